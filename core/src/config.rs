@@ -8,16 +8,32 @@ use crate::media_types::MediaTypes;
 use crate::rules::Rules;
 use crate::time::millis;
 
-/// Builder methods for public fields.
-macro_rules! setters {
-    ($($setter:ident $field:ident: $type:ty;)*) => {
-        $(
-            #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
-            #[must_use]
-            pub fn $setter(self, $field: $type) -> Self {
-                Self { $field, ..self }
+/// Settings with public fields: the fields with their defaults, and the builder methods of most.
+macro_rules! settings {
+    (
+        $(#[$meta:meta])* $settings:ident
+        { $($(#[$of_field:meta])* $field:ident $($setter:ident)?: $type:ty = $default:expr;)* }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct $settings { $($(#[$of_field])* pub $field: $type,)* }
+
+        impl $settings {
+            $($(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $setter(self, $field: $type) -> $settings {
+                    $settings { $field, ..self }
+                }
+            )?)*
+        }
+
+        impl Default for $settings {
+            fn default() -> $settings {
+                $settings { $($field: $default,)* }
             }
-        )*
+        }
     };
 }
 
@@ -39,70 +55,58 @@ pub enum Protocol {
     Http11,
 }
 
-/// The configuration of a connection: everything that does not depend on a single request. Decisions about single
-/// requests are in [`Policy`](crate::Policy).
-///
-/// More fields may be added, so start from the default:
-///
-/// ```
-/// use std::time::Duration;
-/// use sanserve_core::{Config, Limits, Protocol, Timeouts};
-///
-/// let config = Config::default()
-///     .with_protocol(Protocol::Http10)
-///     .with_health("/up")
-///     .with_limits(Limits::default().with_body(10 << 20))
-///     .with_timeouts(Timeouts::default().with_keep_alive(Duration::from_secs(5)));
-/// assert_eq!(config.limits.body, 10_485_760);
-/// assert!(!config.hide_dotfiles);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Config {
-    /// The version in status lines.
-    pub protocol: Protocol,
-    /// The name of the server, for requests without a host (Python's `server_name`). If it is empty, frontends set it
-    /// to the address that they are bound to. Default: empty.
-    pub server_name: String,
-    /// The port of the server (Python's `server_port`). Set by frontends. Default 80.
-    pub server_port: u16,
-    /// Whether requests go to the handler, unless the policy decides otherwise. Set if there is a handler. Default
-    /// `false`.
-    pub handled: bool,
-    /// Scripts. Default: none.
-    pub cgi: Cgi,
-    /// Whether names that begin with a dot are hidden: not served (404) and not listed. Default `false`, as in Python.
-    pub hide_dotfiles: bool,
-    /// What entity tags are made of. Default: modification time and length.
-    pub etag: Etag,
-    /// Media types and the charset of text. Default: the built-in tables.
-    pub types: MediaTypes,
-    /// The path of the health check: a GET of it returns `200` and `ok`, or `503` once the server is about to leave
-    /// ([`Input::Leave`](crate::Input::Leave)) or is shutting down. No file, handler or script can have this path. It
-    /// begins with `/`. Requests may use other spellings of it (`/he%61lth`, `/./health`) and add a query; with a slash
-    /// at the end, it is a different path. Default: none.
-    pub health: Option<Box<str>>,
-    /// The rules of the site: fields, redirects, and what is served for a path that names no file. Default: none.
-    pub rules: Option<Arc<Rules>>,
-    /// Limits on sizes.
-    pub limits: Limits,
-    /// Limits on time.
-    pub timeouts: Timeouts,
+settings! {
+    /// The configuration of a connection: everything that does not depend on a single request. Decisions about single
+    /// requests are in [`Policy`](crate::Policy).
+    ///
+    /// More fields may be added, so start from the default:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sanserve_core::{Config, Limits, Protocol, Timeouts};
+    ///
+    /// let config = Config::default()
+    ///     .with_protocol(Protocol::Http10)
+    ///     .with_health("/up")
+    ///     .with_limits(Limits::default().with_body(10 << 20))
+    ///     .with_timeouts(Timeouts::default().with_keep_alive(Duration::from_secs(5)));
+    /// assert_eq!(config.limits.body, 10_485_760);
+    /// assert!(!config.hide_dotfiles);
+    /// ```
+    Config {
+        /// The version in status lines.
+        protocol with_protocol: Protocol = Protocol::default();
+        /// The name of the server, for requests without a host (Python's `server_name`). If it is empty, frontends set it
+        /// to the address that they are bound to. Default: empty.
+        server_name: String = String::new();
+        /// The port of the server (Python's `server_port`). Set by frontends. Default 80.
+        server_port with_server_port: u16 = 80;
+        /// Whether requests go to the handler, unless the policy decides otherwise. Set if there is a handler. Default
+        /// `false`.
+        handled with_handled: bool = false;
+        /// Scripts. Default: none.
+        cgi with_cgi: Cgi = Cgi::default();
+        /// Whether names that begin with a dot are hidden: not served (404) and not listed. Default `false`, as in Python.
+        hide_dotfiles with_hide_dotfiles: bool = false;
+        /// What entity tags are made of. Default: modification time and length.
+        etag with_etag: Etag = Etag::default();
+        /// Media types and the charset of text. Default: the built-in tables.
+        types with_types: MediaTypes = MediaTypes::default();
+        /// The path of the health check: a GET of it returns `200` and `ok`, or `503` once the server is about to leave
+        /// ([`Input::Leave`](crate::Input::Leave)) or is shutting down. No file, handler or script can have this path. It
+        /// begins with `/`. Requests may use other spellings of it (`/he%61lth`, `/./health`) and add a query; with a slash
+        /// at the end, it is a different path. Default: none.
+        health: Option<Box<str>> = None;
+        /// The rules of the site: fields, redirects, and what is served for a path that names no file. Default: none.
+        rules: Option<Arc<Rules>> = None;
+        /// Limits on sizes.
+        limits with_limits: Limits = Limits::default();
+        /// Limits on time.
+        timeouts with_timeouts: Timeouts = Timeouts::default();
+    }
 }
 
 impl Config {
-    setters! {
-        with_protocol protocol: Protocol;
-        with_server_port server_port: u16;
-        with_handled handled: bool;
-        with_cgi cgi: Cgi;
-        with_hide_dotfiles hide_dotfiles: bool;
-        with_etag etag: Etag;
-        with_types types: MediaTypes;
-        with_limits limits: Limits;
-        with_timeouts timeouts: Timeouts;
-    }
-
     /// Sets [`server_name`](Self::server_name).
     #[must_use]
     pub fn with_server_name(self, server_name: impl Into<String>) -> Config {
@@ -121,25 +125,6 @@ impl Config {
         // Without any, no response is looked at.
         let rules = Some(rules).filter(|rules| *rules != Rules::default());
         Config { rules: rules.map(Arc::new), ..self }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            protocol: Protocol::default(),
-            server_name: String::new(),
-            server_port: 80,
-            handled: false,
-            cgi: Cgi::default(),
-            hide_dotfiles: false,
-            etag: Etag::default(),
-            types: MediaTypes::default(),
-            health: None,
-            rules: None,
-            limits: Limits::default(),
-            timeouts: Timeouts::default(),
-        }
     }
 }
 
@@ -169,27 +154,27 @@ pub enum Etag {
     Off,
 }
 
-/// Which files run as scripts (RFC 3875).
-///
-/// ```
-/// use sanserve_core::{Cgi, Config};
-///
-/// // What is executable in `/cgi-bin` runs as a script.
-/// let config = Config::default().with_cgi(Cgi::default().with_directories(["/cgi-bin"]));
-/// assert_eq!(config.cgi.directories, ["/cgi-bin"]);
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Cgi {
-    /// The directories whose files are scripts, as paths without a slash at the end (Python's `cgi_directories`). `/`
-    /// stands for the whole root. Default: empty, which means no scripts.
-    pub directories: Vec<String>,
-    /// What happens to a chunked request body. A script must be given the length before it runs.
-    pub chunked: Chunked,
-    /// Whether scripts receive the field `Authorization` as `HTTP_AUTHORIZATION`. Scripts that verify passwords
-    /// themselves need it, but then everybody who may read their environment can read it (RFC 3875 section 9.2).
-    /// Default `false`.
-    pub pass_authorization: bool,
+settings! {
+    /// Which files run as scripts (RFC 3875).
+    ///
+    /// ```
+    /// use sanserve_core::{Cgi, Config};
+    ///
+    /// // What is executable in `/cgi-bin` runs as a script.
+    /// let config = Config::default().with_cgi(Cgi::default().with_directories(["/cgi-bin"]));
+    /// assert_eq!(config.cgi.directories, ["/cgi-bin"]);
+    /// ```
+    Cgi {
+        /// The directories whose files are scripts, as paths without a slash at the end (Python's `cgi_directories`). `/`
+        /// stands for the whole root. Default: empty, which means no scripts.
+        directories: Vec<String> = Vec::new();
+        /// What happens to a chunked request body. A script must be given the length before it runs.
+        chunked with_chunked: Chunked = Chunked::default();
+        /// Whether scripts receive the field `Authorization` as `HTTP_AUTHORIZATION`. Scripts that verify passwords
+        /// themselves need it, but then everybody who may read their environment can read it (RFC 3875 section 9.2).
+        /// Default `false`.
+        pass_authorization with_pass_authorization: bool = false;
+    }
 }
 
 impl Cgi {
@@ -197,11 +182,6 @@ impl Cgi {
     #[must_use]
     pub fn python() -> Cgi {
         Cgi::default().with_directories(["/cgi-bin", "/htbin"])
-    }
-
-    setters! {
-        with_chunked chunked: Chunked;
-        with_pass_authorization pass_authorization: bool;
     }
 
     /// Sets [`directories`](Self::directories).
@@ -228,25 +208,7 @@ pub enum Chunked {
     Refuse,
 }
 
-/// Defines [`Limits`]: the fields, their builder methods and their defaults.
-macro_rules! limits {
-    ($(#[$meta:meta])* { $($(#[$of_field:meta])* $name:ident $setter:ident: $type:ty = $default:expr;)* }) => {
-        $(#[$meta])*
-        pub struct Limits { $($(#[$of_field])* pub $name: $type,)* }
-
-        impl Limits {
-            setters! { $($setter $name: $type;)* }
-        }
-
-        impl Default for Limits {
-            fn default() -> Limits {
-                Limits { $($name: $default,)* }
-            }
-        }
-    };
-}
-
-limits! {
+settings! {
     /// Limits on what a connection may make the server hold. All sizes are in bytes.
     ///
     /// More limits may be added, so start from the default:
@@ -258,9 +220,7 @@ limits! {
     /// assert_eq!((limits.head, limits.body), (16_384, 10_485_760));
     /// assert_eq!(limits.fields, 99);
     /// ```
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    #[non_exhaustive]
-    {
+    Limits {
         /// The request line with its line end; a longer one is refused with 414. Default 65,536, as in Python.
         request_line with_request_line: usize = 65_536;
         /// A field line with its line end; a longer one is refused with 431 `Line too long`. Default 65,536, as in Python.

@@ -506,8 +506,7 @@ impl Connection {
             if let Outbound::Body(_) = self.cycle.outbound {
                 self.cycle.answer(OutboundEvent::TakenBack);
             }
-            (self.file, self.relay) = (FilePart::default(), Passthrough::default());
-            self.notes.file_pending = false;
+            self.drop_body();
             // The rest of an interim response has to be sent completely.
             buf.output.keep(self.exchange.interim_left as usize);
             self.exchange.head_left = self.exchange.interim_left;
@@ -541,12 +540,16 @@ impl Connection {
             }
         }
         buf.output.clear();
-        self.file = FilePart::default();
-        self.relay = Passthrough::default();
+        self.drop_body();
         self.notes.blocked = false;
-        self.notes.file_pending = false;
         self.awaited = ReadTimer::Nothing;
         self.life = Life::Ending(close);
+    }
+
+    /// Drops what is still to be sent of a file or of a script's output.
+    fn drop_body(&mut self) {
+        (self.file, self.relay) = (FilePart::default(), Passthrough::default());
+        self.notes.file_pending = false;
     }
 
     // Timers.

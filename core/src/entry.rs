@@ -144,31 +144,28 @@ impl<'a> Entry<'a> {
         }
         if self.status != 0 {
             open(out);
-            out.push(b'"');
-            scrub_within(out, self.line, MAX_TEXT);
-            writeln!(out, "\" {} {}", self.status, self.sent).expect("writing to a Vec does not fail");
+            self.write_line(MAX_TEXT, out);
+            writeln!(out, " {} {}", self.status, self.sent).expect("writing to a Vec does not fail");
         }
         if let Some(reason) = self.cut {
             open(out);
-            out.push(b'"');
-            scrub_within(out, self.line, MAX_TEXT);
-            writeln!(out, "\" cut after {} bytes: {reason}", self.sent).expect("writing to a Vec does not fail");
+            self.write_line(MAX_TEXT, out);
+            writeln!(out, " cut after {} bytes: {reason}", self.sent).expect("writing to a Vec does not fail");
         }
         if let Some(why) = self.failure {
             open(out);
-            self.write_failure(why, out);
+            self.write_line(MAX_TEXT / 2, out);
+            out.extend_from_slice(b": ");
+            scrub_within(out, why, MAX_TEXT / 2);
             out.push(b'\n');
         }
     }
-}
 
-impl Entry<'_> {
-    /// Appends `"GET / HTTP/1.1": ` and why the handler failed.
-    fn write_failure(&self, why: &[u8], out: &mut Vec<u8>) {
+    /// Appends the request line in quotation marks, at most `most` bytes of it.
+    fn write_line(&self, most: usize, out: &mut Vec<u8>) {
         out.push(b'"');
-        scrub_within(out, self.line, MAX_TEXT / 2);
-        out.extend_from_slice(b"\": ");
-        scrub_within(out, why, MAX_TEXT / 2);
+        scrub_within(out, self.line, most);
+        out.push(b'"');
     }
 }
 

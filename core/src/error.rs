@@ -131,27 +131,23 @@ violations! {
 pub(crate) fn write_message(violation: Violation, text: &[u8], out: &mut Vec<u8>) {
     let (status, _, message) = violation.row();
     let message = message.unwrap_or_else(|| status.phrase());
-    match message.split_once("{}") {
-        Some((before, after)) if violation == Violation::UnsupportedVersion => {
-            out.extend_from_slice(before.as_bytes());
-            out.extend_from_slice(text);
-            out.extend_from_slice(after.as_bytes());
-        }
-        _ => fill(message, text, out),
-    }
+    fill_with(message, violation != Violation::UnsupportedVersion, text, out);
 }
 
 /// Appends a message with `text`, quoted, in place of `{}`.
 pub(crate) fn fill(message: &str, text: &[u8], out: &mut Vec<u8>) {
-    let (before, after) = match message.split_once("{}") {
-        Some((before, after)) => (before, Some(after)),
-        None => (message, None),
-    };
+    fill_with(message, true, text, out);
+}
+
+fn fill_with(message: &str, is_quoted: bool, text: &[u8], out: &mut Vec<u8>) {
+    let Some((before, after)) = message.split_once("{}") else { return out.extend_from_slice(message.as_bytes()) };
     out.extend_from_slice(before.as_bytes());
-    if let Some(after) = after {
+    if is_quoted {
         quote(out, text);
-        out.extend_from_slice(after.as_bytes());
+    } else {
+        out.extend_from_slice(text);
     }
+    out.extend_from_slice(after.as_bytes());
 }
 
 /// The number of bytes that a message repeats of an offending text. A bound, so that a long request does not get a long

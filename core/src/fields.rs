@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::grammar::{is_field_value, is_token_byte};
+use crate::grammar::{is_field_value, is_one_of, is_token_byte};
 
 /// The fields of a head that is being written. What is added is validated.
 ///
@@ -41,24 +41,8 @@ const FRAMING: [&str; 3] = ["Content-Length", "Transfer-Encoding", "Connection"]
 /// RFC 9110 section 6.5.1: "Many fields cannot be processed outside the header section because their evaluation is
 /// necessary prior to receiving the content, such as those that describe message framing, routing, authentication,
 /// request modifiers, response controls, or content format."
-const NOT_IN_TRAILERS: [&str; 16] = [
-    "Age",
-    "Authorization",
-    "Cache-Control",
-    "Content-Encoding",
-    "Content-Range",
-    "Content-Type",
-    "Date",
-    "Expires",
-    "Host",
-    "Location",
-    "Retry-After",
-    "Set-Cookie",
-    "TE",
-    "Trailer",
-    "Vary",
-    "WWW-Authenticate",
-];
+const NOT_IN_TRAILERS: &str = "Age Authorization Cache-Control Content-Encoding Content-Range Content-Type Date Expires \
+    Host Location Retry-After Set-Cookie TE Trailer Vary WWW-Authenticate";
 
 impl<'o> Fields<'o> {
     /// The fields that begin at `from`.
@@ -88,7 +72,7 @@ impl<'o> Fields<'o> {
     /// # Errors
     /// [`Misuse::ReservedHeader`] for a field that only the server may write.
     pub fn remove(&mut self, name: &str) -> Result<(), Misuse> {
-        if is_one_of(&FRAMING, name) {
+        if is_one_of(FRAMING, name.as_bytes()) {
             return Err(Misuse::ReservedHeader);
         }
         self.remove_before(self.out.len(), name);
@@ -114,7 +98,7 @@ impl<'o> Fields<'o> {
         if !name_fits || !is_field_value(value) {
             return Err(Misuse::Field);
         }
-        if is_one_of(&FRAMING, name) {
+        if is_one_of(FRAMING, name.as_bytes()) {
             return Err(Misuse::ReservedHeader);
         }
         self.out.extend_from_slice(name.as_bytes());
@@ -126,7 +110,7 @@ impl<'o> Fields<'o> {
 
     /// Adds a field to a trailer section.
     pub(crate) fn add_trailer(&mut self, name: &str, value: &[u8]) -> Result<(), Misuse> {
-        if is_one_of(&NOT_IN_TRAILERS, name) {
+        if is_one_of(NOT_IN_TRAILERS.split(' '), name.as_bytes()) {
             return Err(Misuse::ReservedHeader);
         }
         self.append(name, value)
@@ -152,10 +136,6 @@ fn lines_named(lines: &[u8], name: &str) -> impl Iterator<Item = Range<usize>> {
         let is_named = line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name.as_bytes());
         is_named.then_some(start..at)
     })
-}
-
-fn is_one_of(names: &[&str], name: &str) -> bool {
-    names.iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 
 /// Why a call of a handler failed: an incorrect use of the API, or a lack of memory. Nothing is sent because of such a

@@ -1,6 +1,8 @@
 //! Small grammars that many rules of HTTP share: tokens, digits, lists, field values, hosts (RFC 9110 section 5.6, RFC
 //! 3986 section 3.2.2).
 
+use crate::tables::byte_table;
+
 /// RFC 9110 section 5.6.2: `tchar`.
 pub(crate) const fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
@@ -14,6 +16,11 @@ pub(crate) const fn is_token_byte(byte: u8) -> bool {
 /// RFC 9110 section 5.6.1.2: "A recipient MUST parse and ignore a reasonable number of empty list elements".
 pub(crate) fn list_items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
+}
+
+/// Whether one of `names` is this name of a field, ignoring case.
+pub(crate) fn is_one_of<'n>(names: impl IntoIterator<Item = &'n str>, name: &[u8]) -> bool {
+    names.into_iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// `1*DIGIT`, if it fits in 64 bits.
@@ -33,20 +40,14 @@ pub(crate) fn is_field_value(value: &[u8]) -> bool {
 }
 
 /// The bytes of a reg-name (RFC 3986 section 3.2.2) that are not percent-encoded: unreserved and sub-delims.
-const NAME_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        let b = byte as u8;
-        table[byte] = b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-            );
-        byte += 1;
-    }
-    table
-};
+const NAME_BYTES: [bool; 256] = byte_table!(byte => {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') || is_sub_delim(byte)
+});
+
+/// RFC 3986 section 2.2: `sub-delims`.
+const fn is_sub_delim(byte: u8) -> bool {
+    matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+}
 
 /// RFC 9110 section 7.2: `uri-host [ ":" port ]`, which may be empty.
 pub(crate) fn is_host(text: &[u8]) -> bool {

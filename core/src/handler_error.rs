@@ -1,4 +1,4 @@
-//! Why a handler did not respond itself: the status that the client gets, and the reason for the log.
+//! The error of a handler: the status that the client gets, and the reason for the log.
 
 use std::error::Error;
 use std::fmt;
@@ -11,15 +11,15 @@ use crate::status::StatusCode;
 /// The error of a handler. The client gets the error page of its [status](Self::status) if nothing of the response was
 /// sent yet; otherwise, the connection is cut. A [reason](Self::because) is only for the log: it is not sent.
 ///
-/// It is made of a [`StatusCode`] by `?` and `into`. An `io::Error`, a [`Misuse`] and a boxed error are the reason of a
-/// 500. Other errors become one by [`StatusCode::because`].
+/// A [`StatusCode`] converts into it, by `?` or `into`. An `io::Error`, a [`Misuse`] and a boxed error become the reason
+/// of a 500. For other errors and statuses, use [`StatusCode::because`].
 ///
 /// ```
 /// use sanserve_core::{HandlerError, Reply, StatusCode};
 ///
 /// fn double(reply: &mut Reply<'_>) -> Result<(), HandlerError> {
 ///     if reply.request().method() != b"GET" {
-///         // A page with a field.
+///         // An error page with a field.
 ///         return Err(HandlerError::new(StatusCode::METHOD_NOT_ALLOWED).with_field("Allow", "GET")?);
 ///     }
 ///     let number = reply.request().query().ok_or(StatusCode::BAD_REQUEST)?;
@@ -31,8 +31,9 @@ use crate::status::StatusCode;
 /// # let _: fn(&mut Reply<'_>) -> Result<(), HandlerError> = double;
 /// ```
 ///
-/// Blocking and `async` handlers return an `io::Result`. A `StatusCode` and a `HandlerError` convert into an
-/// `io::Error`, with which they lose nothing.
+/// Blocking and `async` handlers return an `io::Result`. A `StatusCode` and a `HandlerError` convert into an `io::Error`,
+/// which keeps the status, the fields, the message and the reason.
+#[derive(Debug)]
 pub struct HandlerError {
     pub(crate) head: ResponseHead,
     pub(crate) message: Option<String>,
@@ -40,8 +41,8 @@ pub struct HandlerError {
 }
 
 impl HandlerError {
-    /// Creates an error that the client sees as the page of this status. An interim status (below 200) is a mistake, for
-    /// which the client gets a 500.
+    /// An error for which the client gets the error page of this status. An interim status (below 200) is a mistake: the
+    /// client then gets a 500.
     #[must_use]
     pub fn new(status: StatusCode) -> HandlerError {
         if status.code() < 200 {
@@ -62,7 +63,7 @@ impl HandlerError {
         Ok(HandlerError { head: self.head.field(name, value)?, ..self })
     }
 
-    /// Replaces the message of the page, which is the reason phrase of the status.
+    /// Sets the message of the page. The default is the reason phrase of the status.
     #[must_use]
     pub fn with_message(self, message: impl Into<String>) -> HandlerError {
         HandlerError { message: Some(message.into()), ..self }
@@ -111,16 +112,6 @@ impl fmt::Display for HandlerError {
     }
 }
 
-impl fmt::Debug for HandlerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandlerError")
-            .field("head", &self.head)
-            .field("message", &self.message)
-            .field("reason", &self.reason)
-            .finish()
-    }
-}
-
 impl Error for HandlerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.reason.as_ref().map(|reason| &**reason as _)
@@ -134,7 +125,7 @@ impl From<StatusCode> for HandlerError {
 }
 
 impl From<Misuse> for HandlerError {
-    /// The reason of a 500; of a 503 if there is no memory.
+    /// Becomes the reason of a 500, or of a 503 for [`Misuse::OutOfMemory`].
     fn from(misuse: Misuse) -> HandlerError {
         if misuse == Misuse::OutOfMemory {
             let error = StatusCode::SERVICE_UNAVAILABLE.because(misuse);
@@ -145,7 +136,7 @@ impl From<Misuse> for HandlerError {
 }
 
 impl From<io::Error> for HandlerError {
-    /// Unwraps a `HandlerError`, and a [`Misuse`].
+    /// Unwraps a `HandlerError` or a [`Misuse`] that was converted into it. Any other error becomes the reason of a 500.
     fn from(error: io::Error) -> HandlerError {
         let error = match error.downcast::<HandlerError>() {
             Ok(error) => return error,
@@ -159,7 +150,7 @@ impl From<io::Error> for HandlerError {
 }
 
 impl From<Box<dyn Error + Send + Sync>> for HandlerError {
-    /// Unwraps a `HandlerError`, and an `io::Error` that contains one.
+    /// Unwraps a `HandlerError`, or an `io::Error` that contains one. Any other error becomes the reason of a 500.
     fn from(error: Box<dyn Error + Send + Sync>) -> HandlerError {
         let error = match error.downcast::<HandlerError>() {
             Ok(error) => return *error,
@@ -173,7 +164,7 @@ impl From<Box<dyn Error + Send + Sync>> for HandlerError {
 }
 
 impl From<&str> for HandlerError {
-    /// The reason of a 500.
+    /// Becomes the reason of a 500.
     fn from(reason: &str) -> HandlerError {
         StatusCode::INTERNAL_SERVER_ERROR.because(reason)
     }

@@ -1,7 +1,6 @@
 //! What a handler gives to whoever drives the connection. The core only passes it on.
 
 use std::any::Any;
-use std::fmt;
 
 /// An open file that a handler sends parts of: see [`Reply::attach_file`](crate::Reply::attach_file).
 ///
@@ -22,6 +21,7 @@ use std::fmt;
 /// }
 /// # let _: fn(&mut Reply<'_>) -> Result<(), HandlerError> = manual;
 /// ```
+#[derive(Debug)]
 pub struct FileHandle(Box<dyn Any + Send>);
 
 impl FileHandle {
@@ -47,12 +47,6 @@ impl From<std::fs::File> for FileHandle {
     }
 }
 
-impl fmt::Debug for FileHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileHandle").finish_non_exhaustive()
-    }
-}
-
 /// What a handler hands to the code that speaks the next protocol: see
 /// [`Reply::upgrade_with`](crate::Reply::upgrade_with).
 ///
@@ -66,6 +60,7 @@ impl fmt::Debug for FileHandle {
 /// }
 /// # let _: fn(&mut Reply<'_>) -> Result<(), Misuse> = chat;
 /// ```
+#[derive(Debug)]
 pub struct UpgradeState(Box<dyn Any + Send>);
 
 impl UpgradeState {
@@ -81,12 +76,6 @@ impl UpgradeState {
     /// If it is of another type, it comes back.
     pub fn downcast<T: Any>(self) -> Result<T, UpgradeState> {
         self.0.downcast().map(|state| *state).map_err(UpgradeState)
-    }
-}
-
-impl fmt::Debug for UpgradeState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UpgradeState").finish_non_exhaustive()
     }
 }
 

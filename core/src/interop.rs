@@ -5,7 +5,7 @@
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, SERVER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
-use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use percent_encoding::percent_encode;
 
 use crate::connection::Reply;
 use crate::fields::Misuse;
@@ -13,10 +13,7 @@ use crate::grammar::{digits, list_items};
 use crate::head_writer::HeadWriter;
 use crate::request::Request;
 use crate::status::StatusCode;
-
-/// Characters that must be percent-encoded in URIs (RFC 3986 section 2), in addition to those outside ASCII.
-const NOT_IN_URIS: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+use crate::text::NOT_IN_URIS;
 
 /// The head of a request; [`Reply::receive`] reads the body. Values are the bytes as received. Characters of the target
 /// that are not permitted in a URI are percent-encoded. The [`Peer`](crate::Peer) is one of the extensions.

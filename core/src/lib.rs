@@ -76,6 +76,7 @@ mod secured;
 mod share;
 mod status;
 mod step;
+mod tables;
 mod task;
 mod text;
 mod time;

@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 
 use crate::share::Share;
+use crate::tables::byte_table;
 use crate::text::{encode_path, escape};
 
 /// The kind of a directory entry.
@@ -88,9 +89,7 @@ impl Listing {
 
     /// Starts an empty listing of at most `most` bytes.
     pub(crate) fn begin(&mut self, most: usize, hide_dotfiles: bool) {
-        self.names.clear();
-        self.rows.clear();
-        self.runs.clear();
+        self.clear();
         self.formatted = 0;
         self.most = most;
         self.hide_dotfiles = hide_dotfiles;
@@ -206,10 +205,14 @@ impl Listing {
         }
     }
 
-    pub(crate) fn shrink(&mut self) {
+    fn clear(&mut self) {
         self.names.clear();
         self.rows.clear();
         self.runs.clear();
+    }
+
+    pub(crate) fn shrink(&mut self) {
+        self.clear();
         self.names.shrink_to(16 * 1024);
         self.rows.shrink_to(1024);
         self.runs.shrink_to(16);
@@ -269,16 +272,8 @@ fn lowered(name: &[u8]) -> impl Iterator<Item = u32> {
 }
 
 /// The bytes that need no escaping in a link or in text. Most names have no others.
-static PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        let is = byte as u8;
-        plain[byte] = is.is_ascii_alphanumeric() || matches!(is, b'_' | b'.' | b'-' | b'~');
-        byte += 1;
-    }
-    plain
-};
+static PLAIN: [bool; 256] =
+    byte_table!(byte => byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'~'));
 
 /// Appends one row as Python writes it: `<li><a href="a.txt">a.txt</a></li>`, with `/` after a directory and `@` after
 /// a symbolic link.

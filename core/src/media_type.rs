@@ -168,6 +168,16 @@ pub(crate) fn is_text(kind: &str) -> bool {
     }
 }
 
+/// Writes the value of a `Content-Type` field.
+#[inline]
+pub(crate) fn write(kind: &str, charset: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(kind.as_bytes());
+    if let Some(charset) = charset {
+        out.extend_from_slice(b"; charset=");
+        out.extend_from_slice(charset.as_bytes());
+    }
+}
+
 /// The media type for a path, and by which rule.
 fn find(path: &[u8]) -> (&'static str, Rule) {
     match extension(path) {

@@ -168,6 +168,12 @@ pub(crate) fn write_content_range(range: ByteRange, len: u64, out: &mut Vec<u8>)
     write!(out, "bytes {}-{}/{len}", range.first, range.last).expect("writing to a Vec does not fail");
 }
 
+/// Writes the type of a response with several parts.
+pub(crate) fn write_parts_type(boundary: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"multipart/byteranges; boundary=");
+    out.extend_from_slice(boundary);
+}
+
 /// Appends the boundary and the header of a part of a `multipart/byteranges` body (RFC 9110 section 14.6). The boundary
 /// is made from the validators of the file, so an author cannot know it in advance.
 pub(crate) fn write_part_head(

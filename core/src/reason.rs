@@ -4,6 +4,7 @@
 //! Protocol errors are not listed here. They are rows of [`Violation`], which has its own sentences.
 
 use crate::error::Violation;
+use crate::tables::named;
 
 /// The number of reasons that are kept for one exchange. No real exchange needs as many; later ones are dropped.
 const MOST: usize = 256;
@@ -11,54 +12,27 @@ const MOST: usize = 256;
 /// The number of bytes that are kept of a value.
 const VALUE: usize = 4096;
 
-/// What a rule is about, in the order in which a report presents it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Topic {
-    /// Version, host, body, expectation, method.
-    Request,
-    /// How the target becomes a path.
-    Target,
-    /// What the path refers to.
-    File,
-    /// The script that the path refers to.
-    Script,
-    /// Preconditions.
-    Conditions,
-    /// Which part of the file is sent.
-    Range,
-    /// The media type.
-    Type,
-    /// The framing of the response, and whether the connection persists.
-    Answer,
-}
-
-impl Topic {
-    /// All topics, in order.
-    pub const ALL: &'static [Topic] = &[
-        Topic::Request,
-        Topic::Target,
-        Topic::File,
-        Topic::Script,
-        Topic::Conditions,
-        Topic::Range,
-        Topic::Type,
-        Topic::Answer,
-    ];
-
-    /// The name, in lower case.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Topic::Request => "request",
-            Topic::Target => "target",
-            Topic::File => "file",
-            Topic::Script => "script",
-            Topic::Conditions => "conditions",
-            Topic::Range => "range",
-            Topic::Type => "type",
-            Topic::Answer => "answer",
-        }
+named! {
+    /// What a rule is about, in the order in which a report presents it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    #[non_exhaustive]
+    Topic {
+        /// Version, host, body, expectation, method.
+        Request = "request",
+        /// How the target becomes a path.
+        Target = "target",
+        /// What the path refers to.
+        File = "file",
+        /// The script that the path refers to.
+        Script = "script",
+        /// Preconditions.
+        Conditions = "conditions",
+        /// Which part of the file is sent.
+        Range = "range",
+        /// The media type.
+        Type = "type",
+        /// The framing of the response, and whether the connection persists.
+        Answer = "answer",
     }
 }
 
@@ -490,7 +464,6 @@ mod tests {
             let same = Rule::ALL.iter().filter(|other| other.name() == rule.name()).count();
             assert_eq!(same, 1, "{}", rule.name());
         }
-        assert!(Topic::ALL.is_sorted());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::buffers::Window;
 use crate::entry::Entry;
 use crate::input::Ticket;
 use crate::listing::Listing;
+use crate::tables::named;
 use crate::time::Tick;
 
 /// The next thing that a driver has to do. `Send`, `Feed`, `Probe` and `Wait` are repeated until the driver passes a
@@ -195,20 +196,6 @@ pub struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
-    /// The items in `arguments` and `environment` are each terminated by NUL.
-    pub(crate) fn new(path: &'a [u8], arguments: &'a [u8], environment: &'a [u8]) -> Script<'a> {
-        Script {
-            path,
-            input: ScriptInput::Empty,
-            time: Duration::ZERO,
-            grace: Duration::ZERO,
-            drain: 0,
-            translated: None,
-            arguments,
-            environment,
-        }
-    }
-
     /// The arguments after the name of the script (RFC 3875 section 4.4).
     pub fn arguments(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         items(self.arguments)
@@ -245,25 +232,6 @@ pub enum ScriptInput {
     Piped,
     /// From the file that was created for `Spool`, from its start.
     Spooled,
-}
-
-/// An enum whose values have names in transcripts.
-macro_rules! named {
-    ($(#[$meta:meta])* $name:ident { $($(#[$of_value:meta])* $value:ident = $text:literal,)+ }) => {
-        $(#[$meta])*
-        pub enum $name { $($(#[$of_value])* $value,)+ }
-
-        impl $name {
-            /// All of them, each with its name in transcripts.
-            pub const TABLE: &[(&'static str, $name)] = &[$(($text, $name::$value),)+];
-
-            /// The name in transcripts.
-            #[must_use]
-            pub fn name(self) -> &'static str {
-                Self::TABLE[self as usize].0
-            }
-        }
-    };
 }
 
 named! {

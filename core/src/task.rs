@@ -10,7 +10,7 @@ use crate::path::{Forbidden, explain_path, is_same_path};
 use crate::policy::Route;
 use crate::reason::Rule;
 use crate::status::StatusCode;
-use crate::wire::{Encoder, Method, Outbound, Span};
+use crate::wire::{Method, Outbound, Span};
 
 /// What produces the response.
 #[derive(Clone, Debug)]
@@ -169,11 +169,7 @@ fn respond_health(response: &mut ResponseBuilder<'_>) {
                     .number("Content-Length: ", text.len() as u64)
                     .field("Cache-Control: ", b"no-store");
             });
-            response.body(Encoder::length(0));
-            if !response.exchange.is_head {
-                response.buf.output.bytes.extend_from_slice(text);
-            }
-            response.end();
+            response.end_with(text);
         }
         Method::Options => respond_options(response),
         Method::Post | Method::Connect | Method::Trace | Method::Other => {

@@ -4,6 +4,8 @@ use std::io::Write;
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 
+use crate::tables::byte_table;
+
 /// Appends `text` so that it has no effect on a terminal and is unambiguous, even between quotation marks: `"` and `\`
 /// become `\"` and `\\`; ASCII control characters and bytes that are not UTF-8 become `\xNN`; other control characters
 /// (U+0080 to U+009F), and invisible ones that change how a line is read, such as bidirectional controls and the line
@@ -20,39 +22,34 @@ pub(crate) fn scrub_within(out: &mut Vec<u8>, text: &[u8], most: usize) {
     let most = out.len().saturating_add(most);
     out.extend_from_slice(plain);
     for chunk in text.utf8_chunks() {
-        for c in chunk.valid().chars() {
+        let valid = chunk.valid().chars().map(Ok);
+        for each in valid.chain(chunk.invalid().iter().copied().map(Err)) {
             let before = out.len();
-            match c {
-                '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),
-                '\0'..='\x1f' | '\x7f' => hex(out, c as u8),
-                // Not as a byte: the character U+009B is different from the byte 0x9b.
-                _ if c.is_control() || is_deceptive(c) => {
-                    write!(out, "{}", c.escape_unicode()).expect("writing to a Vec does not fail")
-                }
-                _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
+            scrub_one(out, each);
             if out.len() > most {
-                return cut_off(out, before);
-            }
-        }
-        for &byte in chunk.invalid() {
-            let before = out.len();
-            hex(out, byte);
-            if out.len() > most {
-                return cut_off(out, before);
+                out.truncate(before);
+                return out.extend_from_slice(CUT);
             }
         }
     }
 }
 
+/// Appends a character, or a byte that is not UTF-8.
+fn scrub_one(out: &mut Vec<u8>, each: Result<char, u8>) {
+    let written = match each {
+        Ok(c @ ('"' | '\\')) => write!(out, "\\{c}"),
+        Ok(c @ ('\0'..='\x1f' | '\x7f')) => write!(out, "\\x{:02x}", c as u8),
+        // Not as a byte: the character U+009B is different from the byte 0x9b.
+        Ok(c) if c.is_control() || is_deceptive(c) => write!(out, "{}", c.escape_unicode()),
+        Ok(c) => return out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        Err(byte) => write!(out, "\\x{byte:02x}"),
+    };
+    written.expect("writing to a Vec does not fail");
+}
+
 /// Whether a byte is copied as it is, whatever its neighbours are.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
-}
-
-fn cut_off(out: &mut Vec<u8>, len: usize) {
-    out.truncate(len);
-    out.extend_from_slice(CUT);
 }
 
 /// Whether a character is invisible, but changes how the text around it is displayed or read: bidirectional controls,
@@ -62,10 +59,6 @@ pub fn is_deceptive(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-fn hex(out: &mut Vec<u8>, byte: u8) {
-    write!(out, "\\x{byte:02x}").expect("writing to a Vec does not fail");
 }
 
 /// Marks where text was truncated. Escaped text cannot contain it.
@@ -84,67 +77,45 @@ pub fn escape(text: &[u8], out: &mut Vec<u8>) {
     escape_with(text, out, true);
 }
 
-const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
+const REPLACEMENT: &str = "\u{fffd}";
 
 /// The bytes that are not copied as they are, or that have to be decoded first.
-static SPECIAL: [bool; 256] = {
-    let mut special = [true; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        let is = byte as u8;
-        special[byte] = is.is_ascii_control() || matches!(is, b'&' | b'<' | b'>' | b'"' | b'\'');
-        byte += 1;
-    }
-    special
-};
+static SPECIAL: [bool; 256] = byte_table!(byte => {
+    !byte.is_ascii() || byte.is_ascii_control() || matches!(byte, b'&' | b'<' | b'>' | b'"' | b'\'')
+});
 
 fn escape_with(text: &[u8], out: &mut Vec<u8>, quotes: bool) {
     if !text.iter().any(|&byte| SPECIAL[usize::from(byte)]) {
         return out.extend_from_slice(text);
     }
-    // Nearly all text is valid UTF-8, which is faster to check at once.
-    if let Ok(text) = std::str::from_utf8(text) {
-        return escape_visible(text, out, quotes);
-    }
     for chunk in text.utf8_chunks() {
-        escape_visible(chunk.valid(), out, quotes);
+        let mut rest = chunk.valid();
+        while let Some((at, c, escaped)) = first_escaped(rest, quotes) {
+            out.extend_from_slice(&rest.as_bytes()[..at]);
+            out.extend_from_slice(escaped.as_bytes());
+            rest = &rest[at + c.len_utf8()..];
+        }
+        out.extend_from_slice(rest.as_bytes());
         if !chunk.invalid().is_empty() {
-            out.extend_from_slice(REPLACEMENT);
+            out.extend_from_slice(REPLACEMENT.as_bytes());
         }
     }
 }
 
-/// Escapes visible characters, and replaces invisible ones.
-fn escape_visible(text: &str, out: &mut Vec<u8>, quotes: bool) {
-    let mut rest = text;
-    let is_invisible = |&(_, c): &(usize, char)| is_deceptive(c) || (!c.is_ascii() && c.is_control());
-    // Most text is ASCII, or has no character of this kind.
-    let first = |rest: &str| if rest.is_ascii() { None } else { rest.char_indices().find(is_invisible) };
-    while let Some((at, c)) = first(rest) {
-        escape_valid(&rest[..at], out, quotes);
-        out.extend_from_slice(REPLACEMENT);
-        rest = &rest[at + c.len_utf8()..];
-    }
-    escape_valid(rest, out, quotes);
-}
-
-fn escape_valid(text: &str, out: &mut Vec<u8>, quotes: bool) {
-    let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|&byte| byte.is_ascii() && SPECIAL[usize::from(byte)]) {
-        out.extend_from_slice(&rest[..at]);
-        out.extend_from_slice(match rest[at] {
-            b'&' => b"&amp;",
-            b'<' => b"&lt;",
-            b'>' => b"&gt;",
-            b'"' if quotes => b"&quot;",
-            b'\'' if quotes => b"&#x27;",
-            b'"' => b"\"",
-            b'\'' => b"'",
-            _ => REPLACEMENT,
-        });
-        rest = &rest[at + 1..];
-    }
-    out.extend_from_slice(rest);
+/// The first character that is not copied as it is, with its place, and what replaces it.
+fn first_escaped(text: &str, quotes: bool) -> Option<(usize, char, &'static str)> {
+    text.char_indices().find_map(|(at, c)| {
+        let escaped = match c {
+            '&' => "&amp;",
+            '<' => "&lt;",
+            '>' => "&gt;",
+            '"' if quotes => "&quot;",
+            '\'' if quotes => "&#x27;",
+            _ if c.is_control() || is_deceptive(c) => REPLACEMENT,
+            _ => return None,
+        };
+        Some((at, c, escaped))
+    })
 }
 
 /// The characters that need no percent-encoding in a path (Python's `quote`).
@@ -155,13 +126,14 @@ pub(crate) fn encode_path(path: &[u8], out: &mut Vec<u8>) {
     percent_encode(path, PATH).for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
-/// Appends a part of a target so that it is a valid URI reference: bytes that are not permitted in one (RFC 3986
-/// section 2) are percent-encoded, and all others are kept. A backslash is encoded too, because browsers treat it as a
-/// slash.
+/// Bytes that no URI contains (RFC 3986 section 2). A backslash is one of them, which browsers treat as a slash.
+pub(crate) const NOT_IN_URIS: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+
+/// Appends a part of a target so that it is a valid URI reference: bytes that are not permitted in one are
+/// percent-encoded, and all others are kept.
 pub(crate) fn encode_uri(text: &[u8], out: &mut Vec<u8>) {
-    const KEEP: &AsciiSet =
-        &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
-    percent_encode(text, KEEP).for_each(|part| out.extend_from_slice(part.as_bytes()));
+    percent_encode(text, NOT_IN_URIS).for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use imports::{Module, modules, used_by};
 
 /// The floors from the bottom to the top, each with its subject.
 const FLOORS: &[(&str, &[&str])] = &[
-    ("basic terms", &["credentials", "grammar", "handover", "peer", "secured", "share", "status", "text", "time"]),
+    ("basic terms", &["credentials", "handover", "peer", "secured", "share", "status", "tables", "time"]),
+    ("text and its escapes", &["grammar", "text"]),
     ("small formats", &["date", "error", "fields", "input", "listing", "media_types"]),
     ("rules: decisions and their reasons", &["reason"]),
     ("the rules of a site", &["rules"]),

@@ -6,28 +6,17 @@ use std::io::Write;
 use percent_encoding::percent_decode;
 
 use crate::config::Config;
-use crate::grammar::list_items;
+use crate::grammar::{is_one_of, list_items};
 use crate::policy::{Authenticated, Policy};
 use crate::request::Request;
 
 /// Fields for a single connection (RFC 9110 section 7.6.1), and those that have a variable of their own, or none for a
-/// reason. All other fields are passed: a script may need any of them.
-const WITHHELD: [&str; 12] = [
-    "Connection",
-    "Keep-Alive",
-    "Proxy-Authenticate",
-    "Proxy-Authorization",
-    "Proxy-Connection",
-    "TE",
-    "Trailer",
-    "Transfer-Encoding",
-    "Upgrade",
-    // `HTTP_PROXY` would configure a proxy in many programs (CVE-2016-5385).
-    "Proxy",
-    // These are `CONTENT_TYPE` and `CONTENT_LENGTH`. Two lengths of one body could differ.
-    "Content-Type",
-    "Content-Length",
-];
+/// reason. All other fields are passed: a script may need any of them. `Host` and `Authorization` are handled apart.
+///
+/// `Proxy` would become `HTTP_PROXY`, which configures a proxy in many programs (CVE-2016-5385). The last two are
+/// `CONTENT_TYPE` and `CONTENT_LENGTH`: two lengths of one body could differ.
+const WITHHELD: &str = "Connection Keep-Alive Proxy-Authenticate Proxy-Authorization Proxy-Connection TE Trailer \
+    Transfer-Encoding Upgrade Host Authorization Proxy Content-Type Content-Length";
 
 /// Appends the arguments, each terminated by NUL: the words of a query without `=` (RFC 3875 section 4.4).
 pub(super) fn write_arguments(query: &[u8], out: &mut Vec<u8>) {
@@ -198,11 +187,8 @@ impl Variables<'_> {
 /// Whether a field is passed like any other. A name with an underscore or another special character could be taken for
 /// the variable of another field.
 fn is_passed(name: &[u8]) -> bool {
-    /// The fields that [`Variables::fields`] handles separately.
-    const APART: [&str; 2] = ["Host", "Authorization"];
     let is_plain = name.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let mut others = WITHHELD.iter().chain(&APART);
-    is_plain && !others.any(|other| other.as_bytes().eq_ignore_ascii_case(name))
+    is_plain && !is_one_of(WITHHELD.split(' '), name)
 }
 
 #[cfg(test)]

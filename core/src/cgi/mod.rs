@@ -29,7 +29,7 @@ pub(crate) fn is_method(method: Method) -> bool {
 pub(crate) type ScriptAt = usize;
 
 /// The state of a response from a script.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cgi {
     state: State,
     feed: Feed,
@@ -63,7 +63,7 @@ pub(crate) struct Cgi {
     pace: Option<(Transfer, Tick)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     /// An action has to be requested.
     Due(PendingAction),
@@ -85,6 +85,7 @@ enum State {
     /// been read or given up.
     Refused(Refusal),
     /// The response is complete, or something else has responded.
+    #[default]
     Over,
 }
 
@@ -157,24 +158,8 @@ enum Kill {
 impl Cgi {
     /// Starts with the result of [`find`].
     pub(crate) fn start(from: ScriptAt, now: Tick) -> Box<Cgi> {
-        Box::new(Cgi {
-            state: State::Due(PendingAction::Find),
-            feed: Feed::default(),
-            kill: Kill::No,
-            scanned: 0,
-            at: index(from),
-            environment: 0,
-            failed: None,
-            ends: now,
-            heard: now,
-            interim: 0,
-            decoder: None,
-            unsent_since: None,
-            dropped: 0,
-            half_closed: false,
-            arrived: 0,
-            pace: None,
-        })
+        let state = State::Due(PendingAction::Find);
+        Box::new(Cgi { state, at: index(from), ends: now, heard: now, ..Cgi::default() })
     }
 
     /// Records an input that concerns the script.

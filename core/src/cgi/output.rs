@@ -5,7 +5,7 @@
 //! be used. Framing is never copied: the length is parsed as a number, and the server frames the response itself.
 
 use crate::credentials::secret_in;
-use crate::grammar::{digits, is_field_value, is_token_byte};
+use crate::grammar::{digits, is_field_value, is_one_of, is_token_byte};
 use crate::status::StatusCode;
 use crate::text::scrub;
 
@@ -16,36 +16,12 @@ const MAX_REMARKS: usize = 16;
 const SHOWN: usize = 256;
 
 /// Fields with a single value. The last one applies, as for a program that sets a default first.
-const ONCE: [&str; 15] = [
-    "Access-Control-Allow-Credentials",
-    "Access-Control-Allow-Origin",
-    "Access-Control-Max-Age",
-    "Age",
-    "Content-Disposition",
-    "Content-Location",
-    "Content-Range",
-    "Content-Type",
-    "ETag",
-    "Expires",
-    "Last-Modified",
-    "Location",
-    "Refresh",
-    "Retry-After",
-    "Strict-Transport-Security",
-];
+const ONCE: &str = "Access-Control-Allow-Credentials Access-Control-Allow-Origin Access-Control-Max-Age Age \
+    Content-Disposition Content-Location Content-Range Content-Type ETag Expires Last-Modified Location Refresh \
+    Retry-After Strict-Transport-Security";
 
 /// Fields that concern the server, that frame the message, or that belong to the connection.
-const OURS: [&str; 9] = [
-    "Status",
-    "Content-Length",
-    "Transfer-Encoding",
-    "Connection",
-    "Keep-Alive",
-    "Proxy-Connection",
-    "TE",
-    "Trailer",
-    "Upgrade",
-];
+const OURS: &str = "Status Content-Length Transfer-Encoding Connection Keep-Alive Proxy-Connection TE Trailer Upgrade";
 
 /// The length of the head at the beginning of `bytes`, including its empty line, or `None` if more is needed. `scanned`
 /// is where the search continues.
@@ -266,9 +242,9 @@ impl<'h> ScriptHead<'h> {
                 }
             } else if is("Location") && value.is_empty() {
                 remarks.dropped(line, "it has no value");
-            } else if OURS.iter().any(|ours| is(ours)) || !raw && (is("Server") || is("Date")) {
+            } else if is_one_of(OURS.split(' '), name) || !raw && (is("Server") || is("Date")) {
                 // The server adds its own.
-            } else if ONCE.iter().any(|once| is(once)) || raw && (is("Server") || is("Date")) {
+            } else if is_one_of(ONCE.split(' '), name) || raw && (is("Server") || is("Date")) {
                 head.set(name, value, remarks);
             } else {
                 head.fields.push((name, value));

@@ -5,8 +5,10 @@ use crate::buffers::{Buffers, Scratch};
 use crate::config::{Chunked, Config, Limits};
 use crate::context::Context;
 use crate::error::{Violation, fill};
-use crate::exchange::{Cut, Page, Passthrough, Phrase, Progress, ResponseBuilder};
-use crate::input::{ScriptFile, SpawnError};
+use crate::exchange::{Answer, Cut, Page, Passthrough, Phrase, Progress, ResponseBuilder};
+use crate::grammar::is_one_of;
+use crate::input::ScriptFile;
+use crate::media_type;
 use crate::path::{Forbidden, names_dotfile};
 use crate::reason::Rule;
 use crate::request::Request;
@@ -57,12 +59,14 @@ impl Cgi {
                 let (arguments, environment) = buf.scratch.variables.split_at(variables);
                 let timeouts = &cx.config.timeouts;
                 Action::Spawn(Script {
+                    path,
                     input,
                     time: timeouts.script(),
                     grace: timeouts.script_grace(),
                     drain: cx.config.limits.drain,
                     translated: info.strip_prefix(b"/"),
-                    ..Script::new(path, arguments, environment)
+                    arguments,
+                    environment,
                 })
             }
             PendingAction::EndInput => Action::EndInput,
@@ -295,7 +299,7 @@ impl Cgi {
             None if self.feed.eof => match self.failed {
                 // What it may have printed is not a response.
                 Some(error) => {
-                    self.fail_spawned(error, response);
+                    self.set_refused(error.into(), response);
                     return Progress::Moved;
                 }
                 None => (unread.len(), End::Eof),
@@ -374,11 +378,7 @@ impl Cgi {
         let charset = response.cx.policy.charset().filter(|_| !is_markup);
         response.head(StatusCode::OK, Phrase::Usual, |out, _| {
             out.field_with("Content-Type: ", |out| {
-                out.extend_from_slice(bare_type(is_markup).as_bytes());
-                if let Some(charset) = charset {
-                    out.extend_from_slice(b"; charset=");
-                    out.extend_from_slice(charset.as_bytes());
-                }
+                media_type::write(bare_type(is_markup), charset, out);
             });
             out.framing(encoder);
         });
@@ -484,20 +484,16 @@ impl Cgi {
     /// Terminates the script and refuses the request.
     fn fail(&mut self, refusal: Refusal, response: &mut ResponseBuilder<'_>) {
         self.abandon();
+        self.set_refused(refusal, response);
+    }
+
+    /// Refuses the request. There is no process to terminate: the script was not run, or was closed to make room for
+    /// others.
+    fn set_refused(&mut self, refusal: Refusal, response: &mut ResponseBuilder<'_>) {
         self.state = State::Refused(refusal);
         self.feed.stage = Stage::Closed;
         if matches!(response.cycle.inbound, Inbound::Body(_)) && (self.feed.total > 0 || self.kill != Kill::No) {
             // A part of the body is lost.
-            response.give_up_body();
-        }
-    }
-
-    /// Refuses the request after a script was not run, or was closed to make room for others. There is no process to
-    /// terminate.
-    fn fail_spawned(&mut self, error: SpawnError, response: &mut ResponseBuilder<'_>) {
-        self.state = State::Refused(error.into());
-        self.feed.stage = Stage::Closed;
-        if matches!(response.cycle.inbound, Inbound::Body(_)) && self.feed.total > 0 {
             response.give_up_body();
         }
     }
@@ -510,7 +506,7 @@ impl Cgi {
         fill(message, &[b"/", &path[..self.at as usize]].concat(), text);
         reasons.note(Rule::ScriptRefused, text);
         let page = Page { quotes_peer: message.contains("{}"), ..Page::default() };
-        response.error_page(status, &page, |head, _| {
+        response.error_page(status, &page, |head| {
             if matches!(refusal, Refusal::Busy | Refusal::SpoolFull) {
                 head.field("Retry-After: ", b"1");
             }
@@ -585,7 +581,7 @@ fn write_head(head: &ScriptHead<'_>, raw: bool, answer: &mut ResponseBuilder<'_>
         }
         out.framing(encoder);
     };
-    answer.head_with(status, phrase.into(), own, write_fields);
+    answer.head_with(Answer::Status(status), phrase.into(), own, write_fields);
     answer.body(encoder);
 }
 
@@ -596,7 +592,7 @@ fn bare_type(is_markup: bool) -> &'static str {
 
 /// The head of a request for `location` that is otherwise like `request`, but has no body.
 fn moved_head(request: &Request<'_>, location: &[u8], is_head: bool) -> Vec<u8> {
-    /// The new request has no body. Its host is that of the target, which is written separately.
+    // The new request has no body. Its host is that of the target, which is written separately.
     const OMITTED: [&str; 3] = ["Transfer-Encoding", "Expect", "Host"];
     const OF_BODY: &[u8] = b"Content-";
     let target = location.split(|&byte| byte == b'#').next().unwrap_or_default();
@@ -609,19 +605,15 @@ fn moved_head(request: &Request<'_>, location: &[u8], is_head: bool) -> Vec<u8> 
             _ => head.push(*byte),
         }
     }
-    head.extend_from_slice(&[b" ", request.version(), b"\r\n"].concat());
+    let mut out = HeadOut::more(&mut head);
+    out.lines(b" ").lines(request.version()).lines(b"\r\n");
     if let Some(host) = request.host() {
-        head.extend_from_slice(&[b"Host: ", host, b"\r\n"].concat());
+        out.field("Host: ", host);
     }
     let is_of_body = |name: &[u8]| name.get(..OF_BODY.len()).is_some_and(|start| start.eq_ignore_ascii_case(OF_BODY));
-    let is_omitted = |name: &[u8]| OMITTED.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name));
-    let is_kept = |name: &[u8]| !is_of_body(name) && !is_omitted(name);
-    for (name, value) in request.fields().filter(|(name, _)| is_kept(name)) {
-        head.extend_from_slice(name);
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value);
-        head.extend_from_slice(b"\r\n");
+    for (name, value) in request.fields().filter(|(name, _)| !is_of_body(name) && !is_one_of(OMITTED, name)) {
+        out.raw_field(name, value);
     }
-    head.extend_from_slice(b"\r\n");
+    out.end();
     head
 }

@@ -11,7 +11,7 @@ use crate::buffers::Buffers;
 use crate::conditional::Validators;
 use crate::config::Protocol;
 use crate::context::Context;
-use crate::exchange::{FilePart, Passthrough};
+use crate::exchange::{FilePart, Passthrough, ResponseBuilder, check_final};
 use crate::fields::{Fields, Misuse};
 use crate::grammar::list_items;
 use crate::handler_error::HandlerError;
@@ -157,9 +157,9 @@ impl Reply<'_> {
     /// [`Misuse::Interim`] for a status below 200, [`Misuse::HeadOrder`] for a second head, [`Misuse::ExchangeEnded`]
     /// if the response is complete.
     pub fn respond(&mut self, status: StatusCode) -> Result<HeadWriter<'_>, Misuse> {
-        self.check_head()?;
+        let response = self.begin()?;
         check_final(status)?;
-        Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), status))
+        Ok(HeadWriter::new(response, status))
     }
 
     /// Begins an interim response before the final one, such as 103 (RFC 8297). It is not sent to an HTTP/1.0 client.
@@ -168,9 +168,9 @@ impl Reply<'_> {
     /// # Errors
     /// [`Misuse::Interim`] for any other status, [`Misuse::HeadOrder`] after the head.
     pub fn inform(&mut self, status: StatusCode) -> Result<HeadWriter<'_>, Misuse> {
-        self.check_head()?;
+        let response = self.begin()?;
         check_interim(status)?;
-        Ok(HeadWriter::new(self.connection.response(self.buf, self.cx), status))
+        Ok(HeadWriter::new(response, status))
     }
 
     /// Sends a prepared head. Its status decides whether it begins the final response, like [`respond`](Self::respond),
@@ -179,10 +179,9 @@ impl Reply<'_> {
     /// # Errors
     /// [`Misuse::Interim`] for the statuses 100 and 101, [`Misuse::HeadOrder`] after the head of the response.
     pub fn send_head(&mut self, head: &ResponseHead) -> Result<(), Misuse> {
-        self.check_head()?;
-        let status = head.status();
+        let (mut response, status) = (self.begin()?, head.status());
         check_final(status).or_else(|_| check_interim(status))?;
-        self.connection.response(self.buf, self.cx).send_head(head);
+        response.send_head(head);
         Ok(())
     }
 
@@ -246,9 +245,7 @@ impl Reply<'_> {
         message: Option<&str>,
         explanation: Option<&str>,
     ) -> Result<(), Misuse> {
-        self.check_head()?;
-        check_final(head.status())?;
-        self.connection.response(self.buf, self.cx).send_error(head, message, explanation)
+        self.begin()?.send_error(head, message, explanation)
     }
 
     /// Ends the exchange because of an error of the handler, as if the handler had returned it. The client gets the
@@ -340,9 +337,7 @@ impl Reply<'_> {
         validators: &Validators,
         body: impl AsRef<[u8]>,
     ) -> Result<(), Misuse> {
-        self.check_head()?;
-        check_final(head.status())?;
-        self.connection.response(self.buf, self.cx).send_entity(head, validators, body.as_ref())
+        self.begin()?.send_entity(head, validators, body.as_ref())
     }
 
     /// Sends a prepared head and a complete body, and ends the response. Like [`HeadWriter::body`], for a head that is
@@ -352,9 +347,7 @@ impl Reply<'_> {
     /// [`Misuse::Interim`] for a status below 200, [`Misuse::HeadOrder`] for a second head, and as for
     /// [`HeadWriter::body`].
     pub fn send_response(&mut self, head: &ResponseHead, body: impl AsRef<[u8]>) -> Result<(), Misuse> {
-        self.check_head()?;
-        check_final(head.status())?;
-        self.connection.response(self.buf, self.cx).send_response(head, body.as_ref())
+        self.begin()?.send_response(head, body.as_ref())
     }
 
     /// Appends as much of `data` to the body as there is room for, and returns how much that was. If it was not
@@ -521,6 +514,12 @@ impl Reply<'_> {
         self.connection.is_draining()
     }
 
+    /// The response, before its head.
+    fn begin(&mut self) -> Result<ResponseBuilder<'_>, Misuse> {
+        self.check_head()?;
+        Ok(self.connection.response(self.buf, self.cx))
+    }
+
     fn check_head(&mut self) -> Result<(), Misuse> {
         if self.connection.handler().is_none() {
             return Err(Misuse::ExchangeEnded);
@@ -531,10 +530,6 @@ impl Reply<'_> {
             _ => Err(Misuse::ExchangeEnded),
         }
     }
-}
-
-fn check_final(status: StatusCode) -> Result<(), Misuse> {
-    if status.code() < 200 { Err(Misuse::Interim) } else { Ok(()) }
 }
 
 fn check_interim(status: StatusCode) -> Result<(), Misuse> {

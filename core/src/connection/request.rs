@@ -272,7 +272,8 @@ impl Connection {
             return false;
         }
         let progress = match self.response(buf, cx).drain() {
-            Ok(moved) => Progress::of(moved),
+            Ok(true) => Progress::Moved,
+            Ok(false) => Progress::Stalled,
             Err(violation) => Progress::Violation(violation),
         };
         self.follow(progress, buf, cx)

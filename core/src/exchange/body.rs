@@ -37,18 +37,22 @@ impl ResponseBuilder<'_> {
     /// Whether an unused body no longer prevents a response.
     pub(crate) fn settle_body(&mut self) -> bool {
         let Inbound::Body(decoder) = self.cycle.inbound else { return true };
-        let outcome = Unused::of(self.exchange.body, decoder.at_least(), self.cx.config.limits.drain);
-        self.buf.reasons.note(outcome.rule(), b"");
-        match outcome {
-            Unused::Unsent | Unused::TooLong => {
-                self.give_up_body();
-                true
-            }
-            Unused::Dropped => {
-                self.exchange.body = BodyUse::Dropped;
-                false
-            }
+        let rule = match self.exchange.body {
+            // The client waits for 100 (Continue), and gets the final response instead. It may then send the body or not
+            // (RFC 9110 section 10.1.1), so the connection cannot continue.
+            BodyUse::AwaitsContinue => Rule::ExpectAnswered,
+            // It is too long to be read: the connection closes instead.
+            _ if decoder.at_least() > self.cx.config.limits.drain => Rule::BodyUnread,
+            // It is read before the response, so that the response does not depend on how much of it has arrived.
+            BodyUse::Read | BodyUse::Dropped => Rule::BodyDropped,
+        };
+        self.buf.reasons.note(rule, b"");
+        if rule == Rule::BodyDropped {
+            self.exchange.body = BodyUse::Dropped;
+            return false;
         }
+        self.give_up_body();
+        true
     }
 
     /// Stops reading the body. The connection closes after the response.
@@ -110,36 +114,6 @@ impl ResponseBuilder<'_> {
             self.buf.output.bytes.extend_from_slice(INTERIM);
             self.exchange.head_left += INTERIM.len() as u32;
             self.exchange.interim_left += INTERIM.len() as u32;
-        }
-    }
-}
-
-/// What happens to an unused body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unused {
-    /// The client waits for 100 (Continue), and gets the final response instead. It may then send the body or not (RFC
-    /// 9110 section 10.1.1), so the connection cannot continue.
-    Unsent,
-    /// It is too long to be read: the connection closes instead.
-    TooLong,
-    /// It is read before the response, so that the response does not depend on how much of it has arrived.
-    Dropped,
-}
-
-impl Unused {
-    fn of(body: BodyUse, at_least: u64, most: u64) -> Unused {
-        match body {
-            BodyUse::AwaitsContinue => Unused::Unsent,
-            BodyUse::Read | BodyUse::Dropped if at_least > most => Unused::TooLong,
-            BodyUse::Read | BodyUse::Dropped => Unused::Dropped,
-        }
-    }
-
-    fn rule(self) -> Rule {
-        match self {
-            Unused::Unsent => Rule::ExpectAnswered,
-            Unused::TooLong => Rule::BodyUnread,
-            Unused::Dropped => Rule::BodyDropped,
         }
     }
 }

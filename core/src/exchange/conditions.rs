@@ -1,4 +1,4 @@
-//! The preconditions and ranges of a request for a representation, and the response with one that is in memory.
+//! Preconditions and ranges, and the responses to them with a representation that is in memory.
 
 use super::ResponseBuilder;
 use crate::conditional::{self, Validators, Verdict};
@@ -10,21 +10,36 @@ use crate::response_head::ResponseHead;
 use crate::status::StatusCode;
 use crate::wire::{Encoder, Known};
 
-use super::{Page, Phrase};
+use super::{Answer, Phrase, check_final};
 
-/// Fields that say what [`ResponseBuilder::send_entity`] decides.
+/// Fields that [`ResponseBuilder::send_entity`] writes itself.
 const DECIDED: [&str; 4] = ["ETag", "Last-Modified", "Accept-Ranges", "Content-Range"];
 
 impl ResponseBuilder<'_> {
     /// Evaluates the preconditions of a GET or HEAD.
+    #[inline(always)]
     pub(crate) fn evaluate(&mut self, current: Option<&Validators>) -> Verdict {
+        let has_conditions = self.buf.head.has_any(conditional::CONDITIONS);
+        if has_conditions { self.evaluate_conditions(current) } else { Verdict::Perform }
+    }
+
+    fn evaluate_conditions(&mut self, current: Option<&Validators>) -> Verdict {
         let evaluation = conditional::evaluate(&self.buf.head, self.buf.head_bytes(), current);
         self.explain(|request, _, reasons| evaluation.explain(request.head, request.bytes, reasons));
         evaluation.verdict
     }
 
-    /// Which part of a representation of this length to send, for a request with `Range` or `If-Range`.
+    /// Which part of a representation of this length to send.
+    /// RFC 9110 section 14.2: "A server MUST ignore a Range header field received with a request method that is
+    /// unrecognized or for which range handling is not defined. For this specification, GET is the only method for
+    /// which range handling is defined."
+    #[inline(always)]
     pub(crate) fn asked(&mut self, len: u64, validators: &Validators) -> Asked {
+        let has_range = self.buf.head.has_any([Known::Range, Known::IfRange]);
+        if has_range { self.asked_ranges(len, validators) } else { Asked::Whole(None) }
+    }
+
+    fn asked_ranges(&mut self, len: u64, validators: &Validators) -> Asked {
         let (now, most) = (self.cx.now.wall, self.cx.config.limits.ranges);
         let is_head = self.exchange.is_head;
         let (Request { head, bytes, .. }, scratch, reasons) = self.split();
@@ -51,7 +66,7 @@ impl ResponseBuilder<'_> {
     /// Sends an entity that is in memory, by the same rules as a file.
     ///
     /// # Errors
-    /// [`Misuse::ReservedHeader`] if the head has a field that is decided here, and those of
+    /// [`Misuse::ReservedHeader`] if the head has one of the fields that are written here, and the errors of
     /// [`send_response`](Self::send_response).
     pub(crate) fn send_entity(
         &mut self,
@@ -59,6 +74,7 @@ impl ResponseBuilder<'_> {
         validators: &Validators,
         body: &[u8],
     ) -> Result<(), Misuse> {
+        check_final(head.status())?;
         if DECIDED.iter().any(|name| has_field(head.lines(), name)) {
             return Err(Misuse::ReservedHeader);
         }
@@ -78,12 +94,11 @@ impl ResponseBuilder<'_> {
                 return Ok(());
             }
             Verdict::Failed => {
-                self.error(StatusCode::PRECONDITION_FAILED, StatusCode::PRECONDITION_FAILED.phrase());
+                self.precondition_failed();
                 return Ok(());
             }
         }
-        let has_range = self.buf.head.has_any([Known::Range, Known::IfRange]);
-        let asked = if has_range { self.asked(len, validators) } else { Asked::Whole(None) };
+        let asked = self.asked(len, validators);
         let ranges = &self.buf.scratch.ranges;
         let requested = || ranges.iter().map(ByteRange::len).sum::<u64>();
         let copied = match asked {
@@ -91,7 +106,7 @@ impl ResponseBuilder<'_> {
             _ if self.exchange.is_head => 0,
             Asked::Whole(_) => len,
             Asked::Ranges if ranges.len() == 1 => requested(),
-            // The parts are put together before their length is announced. If there is no boundary, the whole is sent.
+            // The parts are assembled before their length is announced. If there is no boundary, the whole is sent.
             Asked::Ranges => requested().saturating_mul(2).max(len),
         };
         if !self.buf.make_room_for_body(usize::try_from(copied).unwrap_or(usize::MAX)) {
@@ -106,10 +121,11 @@ impl ResponseBuilder<'_> {
         Ok(())
     }
 
-    /// RFC 9110 section 15.4.5: a 304 has those fields of the 200 that caches need, and no metadata of the content.
+    /// Responds with 304. RFC 9110 section 15.4.5: it has the fields of the 200 that caches need, and no metadata of the
+    /// content.
     fn not_modified(&mut self, head: &ResponseHead, validators: &Validators) {
         let now = self.cx.now.wall;
-        self.head_with(StatusCode::NOT_MODIFIED, Phrase::Usual, head.own, |out, scratch| {
+        self.head_with(Answer::Status(StatusCode::NOT_MODIFIED), Phrase::Usual, head.own, |out, scratch| {
             for line in field_lines(head.lines()) {
                 if !has_prefix(line, b"Content-") || has_prefix(line, b"Content-Location:") {
                     out.lines(line);
@@ -140,18 +156,14 @@ impl ResponseBuilder<'_> {
         let (now, len) = (self.cx.now.wall, body.len() as u64);
         let part = asked.map_or(body, |asked| slice(body, asked));
         let phrase = if asked.is_some() { None } else { head.own_reason() };
-        self.head_with(status, phrase.into(), head.own, |out, scratch| {
+        self.head_with(Answer::Status(status), phrase.into(), head.own, |out, scratch| {
             out.lines(head.lines()).number("Content-Length: ", part.len() as u64);
             out.lines(scratch.validators.lines(validators, now)).lines(b"Accept-Ranges: bytes\r\n");
             if let Some(asked) = asked {
                 out.field_with("Content-Range: ", |out| range::write_content_range(asked, len, out));
             }
         });
-        self.body(Encoder::length(part.len() as u64));
-        if !self.exchange.is_head {
-            self.buf.output.bytes.extend_from_slice(part);
-        }
-        self.end();
+        self.end_with(part);
     }
 
     /// Responds with `multipart/byteranges` (RFC 9110 section 15.3.7.2).
@@ -172,35 +184,32 @@ impl ResponseBuilder<'_> {
             parts.extend_from_slice(slice(body, asked));
         }
         range::write_parts_end(boundary, parts);
-        self.head_with(StatusCode::PARTIAL_CONTENT, Phrase::Usual, head.own, |out, scratch| {
+        self.head_with(Answer::Status(StatusCode::PARTIAL_CONTENT), Phrase::Usual, head.own, |out, scratch| {
             for line in field_lines(head.lines()) {
                 if !has_prefix(line, b"Content-Type:") && !has_prefix(line, b"Content-Encoding:") {
                     out.lines(line);
                 }
             }
-            out.field_with("Content-Type: ", |out| {
-                out.extend_from_slice(b"multipart/byteranges; boundary=");
-                out.extend_from_slice(boundary);
-            });
+            out.field_with("Content-Type: ", |out| range::write_parts_type(boundary, out));
             out.number("Content-Length: ", scratch.page.len() as u64);
             out.lines(scratch.validators.lines(validators, now)).lines(b"Accept-Ranges: bytes\r\n");
         });
-        // Ranges are for GET alone, so that the parts are sent.
-        self.body(Encoder::length(self.buf.scratch.page.len() as u64));
         // Not kept: it may be as long as the body, and only the output counts against the memory of the server.
         let parts = std::mem::take(&mut self.buf.scratch.page);
-        self.buf.output.bytes.extend_from_slice(&parts);
-        self.end();
+        self.end_with(&parts);
+    }
+
+    /// Responds with 412.
+    pub(crate) fn precondition_failed(&mut self) {
+        self.error(StatusCode::PRECONDITION_FAILED, StatusCode::PRECONDITION_FAILED.phrase());
     }
 
     /// Responds with 416 and the current length (RFC 9110 section 15.5.17).
     pub(crate) fn unsatisfiable(&mut self, len: u64) {
         let status = StatusCode::RANGE_NOT_SATISFIABLE;
         self.buf.reasons.note(Rule::RangeUnsatisfiable, b"");
-        self.buf.scratch.message.clear();
-        self.buf.scratch.message.extend_from_slice(status.phrase().as_bytes());
-        self.error_page(status, &Page::default(), |head, _| {
-            head.field_with("Content-Range: ", |out| out.extend_from_slice(format!("bytes */{len}").as_bytes()));
+        self.error_with(status, status.phrase(), |head| {
+            head.field("Content-Range: ", format!("bytes */{len}").as_bytes());
         });
     }
 }
@@ -210,7 +219,7 @@ fn slice(body: &[u8], asked: ByteRange) -> &[u8] {
     &body[at(asked.first)..=at(asked.last)]
 }
 
-/// Whether a line begins with this, ignoring case.
+/// Whether a line begins with `prefix`, ignoring case.
 fn has_prefix(line: &[u8], prefix: &[u8]) -> bool {
     line.get(..prefix.len()).is_some_and(|begins| begins.eq_ignore_ascii_case(prefix))
 }

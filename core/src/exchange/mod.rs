@@ -9,7 +9,7 @@ mod conditions;
 mod response;
 mod rules;
 
-pub(crate) use response::{Page, Phrase};
+pub(crate) use response::{Page, Phrase, check_final};
 
 use crate::buffers::{Buffers, Scratch};
 use crate::context::Context;
@@ -227,13 +227,6 @@ pub(crate) enum Progress {
     Cut(Cut, Close),
     /// Files or a script have to respond instead of this task.
     Serve,
-}
-
-impl Progress {
-    /// [`Progress::Moved`] if something has changed.
-    pub(crate) fn of(moved: bool) -> Progress {
-        if moved { Progress::Moved } else { Progress::Stalled }
-    }
 }
 
 /// An exchange while a task advances: everything that is needed to read the body of the request and to write the

@@ -45,6 +45,13 @@ pub(crate) struct Page<'e> {
     pub(crate) explanation: Option<&'e str>,
     /// Whether the message quotes the client.
     pub(crate) quotes_peer: bool,
+    /// The head of an embedder.
+    pub(crate) head: Option<&'e ResponseHead>,
+}
+
+/// Whether a status may be that of a response, and not only of an interim response before it.
+pub(crate) fn check_final(status: StatusCode) -> Result<(), Misuse> {
+    if status.code() < 200 { Err(Misuse::Interim) } else { Ok(()) }
 }
 
 impl ResponseBuilder<'_> {
@@ -56,22 +63,12 @@ impl ResponseBuilder<'_> {
         phrase: Phrase<'_>,
         fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
     ) {
-        self.write_head(Answer::Status(status), phrase, Own::default(), fields);
+        self.head_with(Answer::Status(status), phrase, Own::default(), fields);
     }
 
     /// Like [`head`](Self::head), for a head that may already have fields of the server.
-    pub(crate) fn head_with(
-        &mut self,
-        status: StatusCode,
-        phrase: Phrase<'_>,
-        own: Own,
-        fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
-    ) {
-        self.write_head(Answer::Status(status), phrase, own, fields);
-    }
-
     #[inline]
-    fn write_head(
+    pub(crate) fn head_with(
         &mut self,
         answer: Answer,
         phrase: Phrase<'_>,
@@ -138,9 +135,7 @@ impl ResponseBuilder<'_> {
     /// [`Misuse::OutOfMemory`] if there is no memory for the body.
     pub(crate) fn send_response(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Misuse> {
         let (status, len) = (head.status(), body.len() as u64);
-        if status.code() < 200 {
-            return Err(Misuse::Interim);
-        }
+        check_final(status)?;
         // If no content is sent, the length of the response to GET may be announced.
         let has_no_content = self.exchange.is_head || status.is_bodiless();
         let is_omitted = body.is_empty() && has_no_content;
@@ -173,7 +168,7 @@ impl ResponseBuilder<'_> {
     /// Sends a head that begins the response, with a body of this length.
     fn send_final(&mut self, head: &ResponseHead, length: Option<u64>) {
         let encoder = if head.status().is_bodiless() { Encoder::None } else { self.framing(length) };
-        self.head_with(head.status(), head.own_reason().into(), head.own, |out, _| {
+        self.head_with(Answer::Status(head.status()), head.own_reason().into(), head.own, |out, _| {
             out.lines(head.lines()).framing(encoder);
         });
         self.body(encoder);
@@ -182,7 +177,7 @@ impl ResponseBuilder<'_> {
     /// Sends a head that ends HTTP on this connection.
     fn send_upgrade(&mut self, head: &ResponseHead) {
         self.exchange.then = Then::Upgrade;
-        self.head_with(head.status(), head.own_reason().into(), head.own, |out, _| {
+        self.head_with(Answer::Status(head.status()), head.own_reason().into(), head.own, |out, _| {
             out.lines(head.lines());
         });
         self.body(Encoder::None);
@@ -236,6 +231,15 @@ impl ResponseBuilder<'_> {
         self.cycle.answer(done);
     }
 
+    /// Sends a complete body whose length the head announces, and ends the response.
+    pub(crate) fn end_with(&mut self, body: &[u8]) {
+        self.body(Encoder::length(0));
+        if !self.exchange.is_head {
+            self.buf.output.bytes.extend_from_slice(body);
+        }
+        self.end();
+    }
+
     /// Ends a response whose body may be chunked and have trailers.
     pub(crate) fn end_body(&mut self) {
         if self.cycle.outbound == Outbound::Body(Encoder::Chunked) {
@@ -277,7 +281,7 @@ impl ResponseBuilder<'_> {
         }
         // What the client wrote is only quoted on the page, not in the status line.
         let page = Page { quotes_peer: message.is_some_and(|text| text.contains("{}")), ..Page::default() };
-        self.error_page(status, &page, |head, _| {
+        self.error_page(status, &page, |head| {
             if has_allow {
                 head.field("Allow: ", allow);
             }
@@ -317,9 +321,7 @@ impl ResponseBuilder<'_> {
         message: Option<&str>,
         explanation: Option<&str>,
     ) -> Result<(), Misuse> {
-        if head.status().code() < 200 {
-            return Err(Misuse::Interim);
-        }
+        check_final(head.status())?;
         if head.body_length().is_some() {
             return Err(Misuse::LengthMismatch);
         }
@@ -332,41 +334,30 @@ impl ResponseBuilder<'_> {
 
     /// Responds with an error page, with the fields of `head`.
     fn error_response(&mut self, head: &ResponseHead, message: Option<&str>, explanation: Option<&str>) {
-        let status = head.status();
-        self.buf.scratch.message.clear();
-        self.buf.scratch.message.extend_from_slice(message.unwrap_or(status.phrase()).as_bytes());
-        let page = Page { explanation, quotes_peer: false };
-        self.write_page(status, head.own_reason(), head.own, &page, |out, _| {
-            out.lines(head.lines());
-        });
+        self.set_message(message.unwrap_or(head.status().phrase()));
+        let page = Page { explanation, head: Some(head), ..Page::default() };
+        self.error_page(head.status(), &page, |_| {});
     }
 
     /// Responds with an error page.
     pub(crate) fn error(&mut self, status: StatusCode, message: &str) {
+        self.error_with(status, message, |_| {});
+    }
+
+    /// Responds with an error page; `fields` are written after those of the page.
+    pub(crate) fn error_with(&mut self, status: StatusCode, message: &str, fields: impl FnOnce(&mut HeadOut<'_>)) {
+        self.set_message(message);
+        self.error_page(status, &Page::default(), fields);
+    }
+
+    fn set_message(&mut self, message: &str) {
         self.buf.scratch.message.clear();
         self.buf.scratch.message.extend_from_slice(message.as_bytes());
-        self.error_page(status, &Page::default(), |_, _| {});
     }
 
     /// Responds with an error page with the message in [`Scratch::message`]; `fields` are written after those of the
     /// page. The message is also the reason phrase, as in Python, if it is valid as one.
-    pub(crate) fn error_page(
-        &mut self,
-        status: StatusCode,
-        page: &Page<'_>,
-        fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
-    ) {
-        self.write_page(status, None, Own::default(), page, fields);
-    }
-
-    fn write_page(
-        &mut self,
-        status: StatusCode,
-        own_phrase: Option<&[u8]>,
-        own: Own,
-        page: &Page<'_>,
-        fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch),
-    ) {
+    pub(crate) fn error_page(&mut self, status: StatusCode, page: &Page<'_>, fields: impl FnOnce(&mut HeadOut<'_>)) {
         let policy = self.cx.policy;
         let has_request = self.exchange.asked == Asked::Request;
         let Buffers { scratch: Scratch { message, page: text, .. }, reasons, input, moved, head, .. } = &mut *self.buf;
@@ -384,12 +375,13 @@ impl ResponseBuilder<'_> {
             reasons.note(Rule::PageGuard, b"");
         }
         let fit = !page.quotes_peer && !message.is_empty() && message.iter().all(|byte| matches!(byte, b' '..=b'~'));
-        let phrase = match own_phrase {
+        let phrase = match page.head.and_then(ResponseHead::own_reason) {
             Some(phrase) => Phrase::Of(phrase),
             None if fit => Phrase::Message,
             None => Phrase::Usual,
         };
-        self.write_head(Answer::Error(status), phrase, own, |head, scratch| {
+        let own = page.head.map_or(Own::default(), |head| head.own);
+        self.head_with(Answer::Error(status), phrase, own, |head, scratch| {
             if !status.is_bodiless() {
                 let len = scratch.page.len() as u64;
                 head.field("Content-Type: ", page_type.as_bytes()).number("Content-Length: ", len);
@@ -397,7 +389,8 @@ impl ResponseBuilder<'_> {
                     head.lines(page::GUARD);
                 }
             }
-            fields(head, scratch);
+            head.lines(page.head.map_or(b"", ResponseHead::lines));
+            fields(head);
         });
         self.body(Encoder::length(0));
         if !self.exchange.is_head {
@@ -408,7 +401,7 @@ impl ResponseBuilder<'_> {
 
     /// Writes the head of an error whose page is a file, with the message in [`Scratch::message`].
     pub(crate) fn error_head(&mut self, status: StatusCode, fields: impl FnOnce(&mut HeadOut<'_>, &mut Scratch)) {
-        self.write_head(Answer::Error(status), Phrase::Message, Own::default(), fields);
+        self.head_with(Answer::Error(status), Phrase::Message, Own::default(), fields);
     }
 
     /// Responds without a body.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use super::refusal::Refusal;
 use super::{Files, PendingAction, State, unconditional};
-use crate::exchange::{PathOf, ResponseBuilder};
+use crate::exchange::{FilePart, PathOf, ResponseBuilder};
 use crate::input::{FsError, Kind};
 use crate::path::names_dotfile;
 use crate::reason::Rule;
@@ -221,7 +221,7 @@ impl Files {
             kind.write(head);
             head.number("Content-Length: ", len);
         });
-        Files::send_part(0, len, answer);
+        Files::send_part(FilePart { offset: 0, left: len }, answer);
         answer.end();
         self.state = State::Written;
     }

@@ -9,13 +9,13 @@ mod refusal;
 use crate::buffers::{Buffers, Scratch};
 use crate::conditional::{self, Validators, Verdict};
 use crate::error::Violation;
-use crate::exchange::{FilePart, Page, PathOf, Phrase, Progress, ResponseBuilder};
+use crate::exchange::{FilePart, PathOf, Phrase, Progress, ResponseBuilder};
 use crate::input::{Completion, FsError, Kind, Listed, Opened};
 use crate::listing;
 use crate::media_type::{self as kind, media_type};
 use crate::page;
 use crate::path::{self, Forbidden, explain_path, names_dotfile};
-use crate::range::{self, Asked};
+use crate::range::{self, Asked, ByteRange};
 use crate::reason::Rule;
 use crate::request::split_path;
 use crate::rules::Rules;
@@ -23,7 +23,7 @@ use crate::status::StatusCode;
 use crate::step::Action;
 use crate::text::encode_uri;
 use crate::time::Wall;
-use crate::wire::{Encoder, HeadOut, Known, Span};
+use crate::wire::{Encoder, HeadOut, Span};
 use by_rule::Aim;
 use refusal::Refusal;
 use std::borrow::Cow;
@@ -246,12 +246,6 @@ impl Files {
         }
     }
 
-    /// RFC 9110 section 13.2.2: a condition of the request is false.
-    fn fail_condition(&mut self, answer: &mut ResponseBuilder<'_>) {
-        answer.error(StatusCode::PRECONDITION_FAILED, "Precondition Failed");
-        self.state = State::Written;
-    }
-
     fn opened(&mut self, index: bool, answer: &mut ResponseBuilder<'_>) {
         if answer.cx.config.rules.is_some() && self.opened_by_rule(answer) {
             return;
@@ -360,15 +354,12 @@ impl Files {
 
     /// Begins the page of a listing. Its length is known before its rows are written.
     fn listing(&mut self, answer: &mut ResponseBuilder<'_>) {
+        self.state = State::Written;
         answer.buf.reasons.note(Rule::Listed, b"");
-        match Self::verdict(None, answer) {
+        match answer.evaluate(None) {
             Verdict::Perform => {}
-            Verdict::NotModified => {
-                answer.empty(StatusCode::NOT_MODIFIED, |_, _| {});
-                self.state = State::Written;
-                return;
-            }
-            Verdict::Failed => return self.fail_condition(answer),
+            Verdict::NotModified => return answer.empty(StatusCode::NOT_MODIFIED, |_, _| {}),
+            Verdict::Failed => return answer.precondition_failed(),
         }
         answer.buf.scratch.listing.end();
         let (request, Scratch { page, message: shown, listing, .. }, reasons) = answer.split();
@@ -386,7 +377,6 @@ impl Files {
         answer.body(Encoder::length(0));
         if answer.exchange.is_head {
             answer.end();
-            self.state = State::Written;
         } else {
             answer.buf.output.bytes.extend_from_slice(&answer.buf.scratch.page);
             self.state = State::Rows;
@@ -417,7 +407,7 @@ impl Files {
             answer.buf.reasons.note(Rule::FileServed, &answer.buf.scratch.path);
             validators.explain(answer.cx.now.wall, &mut answer.buf.reasons);
         }
-        match Self::verdict(Some(&validators), answer) {
+        match answer.evaluate(Some(&validators)) {
             Verdict::Perform => {}
             Verdict::NotModified => {
                 let now = answer.cx.now.wall;
@@ -425,62 +415,47 @@ impl Files {
                     write_validators(&validators, now, scratch, head)
                 });
             }
-            Verdict::Failed => return self.fail_condition(answer),
+            Verdict::Failed => return answer.precondition_failed(),
         }
-        match self.asked(&validators, answer) {
-            Asked::Whole(_) => self.whole(validators, answer),
-            Asked::Ranges if answer.buf.scratch.ranges.len() == 1 => self.one_range(validators, answer),
-            Asked::Ranges => self.many_ranges(validators, answer),
-            Asked::Unsatisfiable => self.unsatisfiable(answer),
+        match answer.asked(self.opened.len(), &validators) {
+            Asked::Whole(_) => self.one_part(None, validators, answer),
+            Asked::Ranges => match *answer.buf.scratch.ranges {
+                [asked] => self.one_part(Some(asked), validators, answer),
+                _ => self.many_ranges(validators, answer),
+            },
+            Asked::Unsatisfiable => answer.unsatisfiable(self.opened.len()),
         }
     }
 
-    #[inline(always)]
-    fn verdict(current: Option<&Validators>, answer: &mut ResponseBuilder<'_>) -> Verdict {
-        if !answer.buf.head.has_any(conditional::CONDITIONS) {
-            return Verdict::Perform;
-        }
-        answer.evaluate(current)
-    }
-
-    /// Which part of the file to send.
-    /// RFC 9110 section 14.2: "A server MUST ignore a Range header field received with a request method that is
-    /// unrecognized or for which range handling is not defined. For this specification, GET is the only method for
-    /// which range handling is defined."
-    fn asked(&self, validators: &Validators, answer: &mut ResponseBuilder<'_>) -> Asked {
-        if !answer.buf.head.has_any([Known::Range, Known::IfRange]) {
-            return Asked::Whole(None);
-        }
-        answer.asked(self.opened.len(), validators)
-    }
-
-    fn whole(&mut self, validators: Validators, answer: &mut ResponseBuilder<'_>) {
+    /// Responds with the whole file, or one range of it.
+    fn one_part(&mut self, asked: Option<ByteRange>, validators: Validators, answer: &mut ResponseBuilder<'_>) {
         let (kind, len, now) = (self.kind(answer), self.opened.len(), answer.cx.now.wall);
         kind.explain(answer);
-        answer.head(StatusCode::OK, Phrase::Usual, |head, scratch| {
+        let (status, part) = match asked {
+            None => (StatusCode::OK, FilePart { offset: 0, left: len }),
+            Some(asked) => {
+                answer.buf.reasons.note_with(Rule::RangeServed, |out| range::write_content_range(asked, len, out));
+                (StatusCode::PARTIAL_CONTENT, FilePart { offset: asked.first, left: asked.len() })
+            }
+        };
+        answer.head(status, Phrase::Usual, |head, scratch| {
             kind.write(head);
-            head.number("Content-Length: ", len);
+            head.number("Content-Length: ", part.left);
             write_validators(&validators, now, scratch, head);
             head.lines(b"Accept-Ranges: bytes\r\n");
+            if let Some(asked) = asked {
+                head.field_with("Content-Range: ", |out| range::write_content_range(asked, len, out));
+            }
         });
-        Self::send_part(0, len, answer);
+        Self::send_part(part, answer);
         answer.end();
     }
 
-    fn one_range(&mut self, validators: Validators, answer: &mut ResponseBuilder<'_>) {
-        let (kind, len, now) = (self.kind(answer), self.opened.len(), answer.cx.now.wall);
-        let asked = answer.buf.scratch.ranges[0];
-        kind.explain(answer);
-        answer.buf.reasons.note_with(Rule::RangeServed, |out| range::write_content_range(asked, len, out));
-        answer.head(StatusCode::PARTIAL_CONTENT, Phrase::Usual, |head, scratch| {
-            kind.write(head);
-            head.number("Content-Length: ", asked.len());
-            write_validators(&validators, now, scratch, head);
-            head.lines(b"Accept-Ranges: bytes\r\n")
-                .field_with("Content-Range: ", |out| range::write_content_range(asked, len, out));
-        });
-        Self::send_part(asked.first, asked.len(), answer);
-        answer.end();
+    fn send_part(part: FilePart, answer: &mut ResponseBuilder<'_>) {
+        answer.body(Encoder::length(part.left));
+        if !answer.exchange.is_head {
+            *answer.file = part;
+        }
     }
 
     /// Responds with 206 and `multipart/byteranges` (RFC 9110 section 15.3.7.2).
@@ -500,10 +475,7 @@ impl Files {
         range::write_parts_end(boundary.opaque(), part);
         total += part.len() as u64;
         answer.head(StatusCode::PARTIAL_CONTENT, Phrase::Usual, |head, scratch| {
-            head.field_with("Content-Type: ", |out| {
-                out.extend_from_slice(b"multipart/byteranges; boundary=");
-                out.extend_from_slice(boundary.opaque());
-            });
+            head.field_with("Content-Type: ", |out| range::write_parts_type(boundary.opaque(), out));
             head.number("Content-Length: ", total);
             write_validators(&validators, now, scratch, head);
             head.lines(b"Accept-Ranges: bytes\r\n");
@@ -534,18 +506,6 @@ impl Files {
                 answer.end();
                 self.state = State::Written;
             }
-        }
-    }
-
-    /// Responds with 416 and the current length (RFC 9110 section 15.5.17).
-    fn unsatisfiable(&mut self, answer: &mut ResponseBuilder<'_>) {
-        answer.unsatisfiable(self.opened.len());
-    }
-
-    fn send_part(offset: u64, len: u64, answer: &mut ResponseBuilder<'_>) {
-        answer.body(Encoder::length(len));
-        if !answer.exchange.is_head {
-            *answer.file = FilePart { offset, left: len };
         }
     }
 
@@ -585,9 +545,7 @@ fn refuse(refusal: Refusal, answer: &mut ResponseBuilder<'_>) {
     answer.buf.reasons.note(rule, b"");
     unconditional(answer);
     if refusal == Refusal::Exhausted {
-        answer.buf.scratch.message.clear();
-        answer.buf.scratch.message.extend_from_slice(message.as_bytes());
-        return answer.error_page(status, &Page::default(), |head, _| {
+        return answer.error_with(status, message, |head| {
             head.field("Retry-After: ", b"1");
         });
     }
@@ -657,10 +615,6 @@ impl MediaType<'_> {
 
     #[inline]
     fn append(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.kind.as_bytes());
-        if let Some(charset) = self.charset {
-            out.extend_from_slice(b"; charset=");
-            out.extend_from_slice(charset.as_bytes());
-        }
+        kind::write(&self.kind, self.charset, out);
     }
 }

@@ -1,7 +1,7 @@
 //! The two halves of an exchange as state machines, and their transition tables.
 //!
-//! The tables are executed: [`Cycle::receive`] and [`Cycle::answer`] look up the next state, and an event that no row
-//! permits is a bug in this crate. The diagram in `docs/architecture.md` is generated from them. What causes an event
+//! The tables are executed: [`Cycle::receive`] and [`Cycle::answer`] determine the next state with them, and an event
+//! that no row permits is a bug in this crate. The diagram in `docs/architecture.md` is generated from them. What causes an event
 //! is not decided here.
 
 use super::decode::Decoder;
@@ -16,10 +16,10 @@ macro_rules! machine {
     (
         $(#[$of_state:meta])* $state:ident / $state_kind:ident
         { $($(#[$of_name:meta])* $name:ident $(($held:ty))?,)+ }
-        $(#[$of_event:meta])* $event:ident / $event_kind:ident
+        $(#[$of_event:meta])* $event:ident
         { $($(#[$of_happens:meta])* $happens:ident $(($brought:ty))?,)+ }
-        $(#[$of_table:meta])* $table:ident / $next:ident
-        { $($from:ident, $on:ident => $to:ident, $text:literal;)+ }
+        $(#[$of_table:meta])* $table:ident
+        { $($from:ident, $on:ident $(($data:ident))? => $to:ident $(($with:expr))?, $text:literal;)+ }
     ) => {
         $(#[$of_state])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,35 +40,23 @@ macro_rules! machine {
             pub(crate) fn name(&self) -> &'static str {
                 Self::NAMES[self.kind() as usize]
             }
+
+            /// The state after an event. `None`: no row permits it.
+            #[inline]
+            fn after(&self, event: $event) -> Option<$state> {
+                match (self, event) {
+                    $(($state::$from { .. }, $event::$on $(($data))?) => Some($state::$to $(($with))?),)+
+                    _ => None,
+                }
+            }
         }
 
         $(#[$of_event])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum $event { $($(#[$of_happens])* $happens $(($brought))?,)+ }
 
-        /// An event without its data.
-        #[derive(Clone, Copy)]
-        enum $event_kind { $($happens,)+ }
-
-        impl $event {
-            fn kind(&self) -> $event_kind {
-                match self { $($event::$happens { .. } => $event_kind::$happens,)+ }
-            }
-        }
-
         $(#[$of_table])*
         pub const $table: &[Transition] = &[$((stringify!($from), $text, stringify!($to)),)+];
-
-        /// The same table, indexed by state and event.
-        static $next: [[Option<$state_kind>; [$(stringify!($happens)),+].len()]; $state::NAMES.len()] = {
-            let mut next = [[None; [$(stringify!($happens)),+].len()]; $state::NAMES.len()];
-            $(
-                let at = ($state_kind::$from as usize, $event_kind::$on as usize);
-                assert!(next[at.0][at.1].is_none(), "two rows with the same state and event");
-                next[at.0][at.1] = Some($state_kind::$to);
-            )+
-            next
-        };
     };
 }
 
@@ -85,7 +73,7 @@ machine! {
         Closed,
     }
     /// Events of the inbound half.
-    InboundEvent / InboundEventKind {
+    InboundEvent {
         /// A head is complete, and this body follows.
         HeadAndBody(Decoder),
         /// A head is complete, and no body follows.
@@ -98,13 +86,13 @@ machine! {
         Stop,
     }
     /// The transitions of the inbound half.
-    INBOUND / INBOUND_NEXT {
-        Head, HeadAndBody => Body, "head complete, a body follows";
+    INBOUND {
+        Head, HeadAndBody(decoder) => Body(decoder), "head complete, a body follows";
         Head, HeadAlone => Done, "head complete, no body";
         Head, Stop => Closed, "violation, end of input, shutdown";
         Body, BodyEnd => Done, "last byte of the body";
         Body, Stop => Closed, "violation, end of input, too much to drain";
-        Done, Next => Head, "next exchange";
+        Done, Next => Head(Scan::default()), "next exchange";
         Done, Stop => Closed, "connection ends";
     }
 }
@@ -126,7 +114,7 @@ machine! {
         Closed,
     }
     /// Events of the outbound half.
-    OutboundEvent / OutboundEventKind {
+    OutboundEvent {
         /// A request, or something that is refused as one, has arrived.
         Asked,
         /// The head of the response is written; this body follows.
@@ -145,9 +133,9 @@ machine! {
         Stop,
     }
     /// The transitions of the outbound half.
-    OUTBOUND / OUTBOUND_NEXT {
+    OUTBOUND {
         Idle, Asked => Owed, "head complete, or refused";
-        Owed, Head => Body, "head of the response";
+        Owed, Head(encoder) => Body(encoder), "head of the response";
         Body, TakenBack => Owed, "abandoned before a byte of it was sent";
         Body, End => Done, "last byte, keep-alive";
         Body, LastEnd => MustClose, "last byte and close, or broken";
@@ -252,17 +240,9 @@ impl Cycle {
     /// If no row permits the event.
     #[inline]
     pub(crate) fn receive(&mut self, event: InboundEvent) {
-        let Some(to) = INBOUND_NEXT[self.inbound.kind() as usize][event.kind() as usize] else {
-            forbidden(self, &event)
-        };
-        self.trail.note(to as u32);
-        self.inbound = match (to, event) {
-            (InboundKind::Head, _) => Inbound::Head(Scan::default()),
-            (InboundKind::Body, InboundEvent::HeadAndBody(decoder)) => Inbound::Body(decoder),
-            (InboundKind::Body, _) => unreachable!("only the end of a head begins a body"),
-            (InboundKind::Done, _) => Inbound::Done,
-            (InboundKind::Closed, _) => Inbound::Closed,
-        };
+        let Some(next) = self.inbound.after(event) else { forbidden(self, &event) };
+        self.trail.note(next.kind() as u32);
+        self.inbound = next;
     }
 
     /// Moves the outbound half according to [`OUTBOUND`].
@@ -271,19 +251,9 @@ impl Cycle {
     /// If no row permits the event.
     #[inline]
     pub(crate) fn answer(&mut self, event: OutboundEvent) {
-        let Some(to) = OUTBOUND_NEXT[self.outbound.kind() as usize][event.kind() as usize] else {
-            forbidden(self, &event)
-        };
-        self.trail.note(OF_INBOUND + to as u32);
-        self.outbound = match (to, event) {
-            (OutboundKind::Idle, _) => Outbound::Idle,
-            (OutboundKind::Owed, _) => Outbound::Owed,
-            (OutboundKind::Body, OutboundEvent::Head(encoder)) => Outbound::Body(encoder),
-            (OutboundKind::Body, _) => unreachable!("only a head begins a body"),
-            (OutboundKind::Done, _) => Outbound::Done,
-            (OutboundKind::MustClose, _) => Outbound::MustClose,
-            (OutboundKind::Closed, _) => Outbound::Closed,
-        };
+        let Some(next) = self.outbound.after(event) else { forbidden(self, &event) };
+        self.trail.note(OF_INBOUND + next.kind() as u32);
+        self.outbound = next;
     }
 
     /// What follows the exchange, if it has ended ([`COUPLING`]).
@@ -374,10 +344,36 @@ mod tests {
     /// Each row of the tables is a permitted transition, and there are no others.
     #[test]
     fn the_tables_are_executed() {
-        let rows = |next: &[Option<InboundKind>]| next.iter().flatten().count();
-        assert_eq!(INBOUND_NEXT.iter().map(|next| rows(next)).sum::<usize>(), INBOUND.len());
-        let rows = |next: &[Option<OutboundKind>]| next.iter().flatten().count();
-        assert_eq!(OUTBOUND_NEXT.iter().map(|next| rows(next)).sum::<usize>(), OUTBOUND.len());
+        let rows = |table: &[Transition]| {
+            let mut rows: Vec<_> = table.iter().map(|&(from, _, to)| (from, to)).collect();
+            rows.sort_unstable();
+            rows
+        };
+        let body = Decoder::Length(1);
+        let mut moves = Vec::new();
+        for from in [Inbound::Head(Scan::default()), Inbound::Body(body), Inbound::Done, Inbound::Closed] {
+            use InboundEvent::{BodyEnd, HeadAlone, HeadAndBody, Next, Stop};
+            let events = [HeadAndBody(body), HeadAlone, BodyEnd, Next, Stop];
+            moves.extend(events.iter().filter_map(|&event| Some((from.name(), from.after(event)?.name()))));
+        }
+        moves.sort_unstable();
+        assert_eq!(moves, rows(INBOUND));
+        moves.clear();
+        let encoder = Encoder::Chunked;
+        for from in [
+            Outbound::Idle,
+            Outbound::Owed,
+            Outbound::Body(encoder),
+            Outbound::Done,
+            Outbound::MustClose,
+            Outbound::Closed,
+        ] {
+            use OutboundEvent::{Asked, End, Head, LastEnd, Next, Spoiled, Stop, TakenBack};
+            let events = [Asked, Head(encoder), TakenBack, End, LastEnd, Spoiled, Next, Stop];
+            moves.extend(events.iter().filter_map(|&event| Some((from.name(), from.after(event)?.name()))));
+        }
+        moves.sort_unstable();
+        assert_eq!(moves, rows(OUTBOUND));
         let mut cycle = Cycle::new();
         cycle.answer(OutboundEvent::Asked);
         cycle.receive(InboundEvent::HeadAlone);

@@ -46,21 +46,7 @@ enum State {
     Size,
     /// White space after the size.
     SizeSpace,
-    /// After a `;`.
-    ExtensionStart,
-    ExtensionName,
-    /// White space after the name.
-    ExtensionNameSpace,
-    /// After a `=`.
-    ExtensionValueStart,
-    ExtensionToken,
-    ExtensionQuoted,
-    /// After a backslash in a quoted string.
-    ExtensionEscaped,
-    /// After the quote that ends a quoted string.
-    ExtensionQuotedEnd,
-    /// White space after the value.
-    ExtensionSpace,
+    Extension(Extension),
     SizeLf,
     Data,
     DataCr,
@@ -71,6 +57,26 @@ enum State {
     TrailerLf,
     LastLf,
     End,
+}
+
+/// Where in the extensions of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// After a `;`.
+    Start,
+    Name,
+    /// White space after the name.
+    NameSpace,
+    /// After a `=`.
+    ValueStart,
+    Token,
+    Quoted,
+    /// After a backslash in a quoted string.
+    Escaped,
+    /// After the quote that ends a quoted string.
+    QuotedEnd,
+    /// White space after the value.
+    Space,
 }
 
 impl Decoder {
@@ -145,46 +151,9 @@ impl Chunked {
     /// Processes a byte that is not data.
     fn framing(&mut self, byte: u8, limits: &Limits) -> Result<(), Violation> {
         self.state = match self.state {
-            State::SizeFirst | State::Size => {
+            State::SizeFirst | State::Size | State::SizeSpace | State::Extension(_) => {
                 self.count(limits.chunk_line, Violation::ChunkLineTooLong)?;
-                match (byte, self.state) {
-                    (b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F', _) => {
-                        let digit = char::from(byte).to_digit(16).expect("a hexadecimal digit");
-                        self.left = self
-                            .left
-                            .checked_mul(16)
-                            .and_then(|n| n.checked_add(u64::from(digit)))
-                            .ok_or(Violation::MalformedChunkSize)?;
-                        State::Size
-                    }
-                    (b';', State::Size) => State::ExtensionStart,
-                    (b' ' | b'\t', State::Size) => State::SizeSpace,
-                    (b'\r', State::Size) => State::SizeLf,
-                    (b'\n', _) => return Err(Violation::BareLf),
-                    _ => return Err(Violation::MalformedChunkSize),
-                }
-            }
-            // Other recipients disagree about white space that no extension follows, so it is refused.
-            State::SizeSpace => {
-                self.count(limits.chunk_line, Violation::ChunkLineTooLong)?;
-                match byte {
-                    b' ' | b'\t' => State::SizeSpace,
-                    b';' => State::ExtensionStart,
-                    b'\n' => return Err(Violation::BareLf),
-                    _ => return Err(Violation::MalformedChunkSize),
-                }
-            }
-            State::ExtensionStart
-            | State::ExtensionName
-            | State::ExtensionNameSpace
-            | State::ExtensionValueStart
-            | State::ExtensionToken
-            | State::ExtensionQuoted
-            | State::ExtensionEscaped
-            | State::ExtensionQuotedEnd
-            | State::ExtensionSpace => {
-                self.count(limits.chunk_line, Violation::ChunkLineTooLong)?;
-                self.state.extension(byte)?
+                self.size_line(byte)?
             }
             State::SizeLf => {
                 lf(byte, Violation::BareCr)?;
@@ -200,31 +169,9 @@ impl Chunked {
                 lf(byte, Violation::ChunkEnd)?;
                 State::SizeFirst
             }
-            State::TrailerStart => {
+            State::TrailerStart | State::TrailerName | State::TrailerValue => {
                 self.count(limits.trailers, Violation::TrailersTooLarge)?;
-                match byte {
-                    b'\r' => State::LastLf,
-                    b'\n' => return Err(Violation::BareLf),
-                    _ if is_token_byte(byte) => State::TrailerName,
-                    _ => return Err(Violation::MalformedTrailer),
-                }
-            }
-            State::TrailerName => {
-                self.count(limits.trailers, Violation::TrailersTooLarge)?;
-                match byte {
-                    b':' => State::TrailerValue,
-                    _ if is_token_byte(byte) => State::TrailerName,
-                    _ => return Err(Violation::MalformedTrailer),
-                }
-            }
-            State::TrailerValue => {
-                self.count(limits.trailers, Violation::TrailersTooLarge)?;
-                match byte {
-                    b'\r' => State::TrailerLf,
-                    b'\n' => return Err(Violation::BareLf),
-                    b'\t' | b' '..=b'~' | 0x80.. => State::TrailerValue,
-                    _ => return Err(Violation::MalformedTrailer),
-                }
+                self.state.trailer(byte)?
             }
             State::TrailerLf => {
                 lf(byte, Violation::BareCr)?;
@@ -239,6 +186,25 @@ impl Chunked {
         Ok(())
     }
 
+    /// Processes a byte of the line with the size of a chunk.
+    fn size_line(&mut self, byte: u8) -> Result<State, Violation> {
+        Ok(match (self.state, byte) {
+            (State::Extension(extension), _) => return extension.next(byte),
+            (_, b'\n') => return Err(Violation::BareLf),
+            (State::SizeFirst | State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                let digit = u64::from(char::from(byte).to_digit(16).expect("a hexadecimal digit"));
+                let left = self.left.checked_mul(16).and_then(|left| left.checked_add(digit));
+                self.left = left.ok_or(Violation::MalformedChunkSize)?;
+                State::Size
+            }
+            (State::Size | State::SizeSpace, b';') => State::Extension(Extension::Start),
+            // Other recipients disagree about white space that no extension follows, so it is refused.
+            (State::Size | State::SizeSpace, b' ' | b'\t') => State::SizeSpace,
+            (State::Size, b'\r') => State::SizeLf,
+            _ => return Err(Violation::MalformedChunkSize),
+        })
+    }
+
     fn count(&mut self, most: usize, violation: Violation) -> Result<(), Violation> {
         self.counted += 1;
         if self.counted as usize > most { Err(violation) } else { Ok(()) }
@@ -246,39 +212,48 @@ impl Chunked {
 }
 
 impl State {
-    /// Processes a byte of the extensions of a chunk. None is known here, but their syntax is checked, so that the line
-    /// cannot be read in two ways.
+    /// Processes a byte of a trailer section.
+    fn trailer(self, byte: u8) -> Result<State, Violation> {
+        Ok(match (self, byte) {
+            (State::TrailerStart, b'\r') => State::LastLf,
+            (State::TrailerValue, b'\r') => State::TrailerLf,
+            (State::TrailerStart | State::TrailerValue, b'\n') => return Err(Violation::BareLf),
+            (State::TrailerName, b':') => State::TrailerValue,
+            (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => State::TrailerName,
+            (State::TrailerValue, b'\t' | b' '..=b'~' | 0x80..) => State::TrailerValue,
+            _ => return Err(Violation::MalformedTrailer),
+        })
+    }
+}
+
+impl Extension {
+    /// Processes a byte. No extension is known here, but their syntax is checked, so that the line cannot be read in two
+    /// ways.
     /// RFC 9112 section 7.1.1: "A recipient MUST ignore unrecognized chunk extensions."
-    ///
     ///
     /// ```text
     /// chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )
     /// ```
-    fn extension(self, byte: u8) -> Result<State, Violation> {
-        use State::{
-            ExtensionEscaped, ExtensionName, ExtensionNameSpace, ExtensionQuoted, ExtensionQuotedEnd, ExtensionSpace,
-            ExtensionStart, ExtensionToken, ExtensionValueStart,
-        };
+    fn next(self, byte: u8) -> Result<State, Violation> {
+        use Extension::{Escaped, Name, NameSpace, Quoted, QuotedEnd, Space, Start, Token, ValueStart};
         let is_token = is_token_byte(byte);
-        Ok(match (self, byte) {
+        Ok(State::Extension(match (self, byte) {
             (_, b'\n') => return Err(Violation::BareLf),
-            (ExtensionStart, b' ' | b'\t') => ExtensionStart,
-            (ExtensionStart | ExtensionName, _) if is_token => ExtensionName,
-            (ExtensionName | ExtensionNameSpace, b' ' | b'\t') => ExtensionNameSpace,
-            (ExtensionName | ExtensionNameSpace, b'=') => ExtensionValueStart,
-            (ExtensionValueStart, b' ' | b'\t') => ExtensionValueStart,
-            (ExtensionValueStart, b'"') => ExtensionQuoted,
-            (ExtensionValueStart | ExtensionToken, _) if is_token => ExtensionToken,
-            (ExtensionQuoted, b'"') => ExtensionQuotedEnd,
-            (ExtensionQuoted, b'\\') => ExtensionEscaped,
-            (ExtensionQuoted | ExtensionEscaped, b'\t' | b' '..=b'~' | 0x80..) => ExtensionQuoted,
-            (ExtensionToken | ExtensionQuotedEnd | ExtensionSpace, b' ' | b'\t') => ExtensionSpace,
-            (ExtensionName | ExtensionNameSpace | ExtensionToken | ExtensionQuotedEnd | ExtensionSpace, b';') => {
-                ExtensionStart
-            }
-            (ExtensionName | ExtensionToken | ExtensionQuotedEnd, b'\r') => State::SizeLf,
+            (Start, b' ' | b'\t') => Start,
+            (Start | Name, _) if is_token => Name,
+            (Name | NameSpace, b' ' | b'\t') => NameSpace,
+            (Name | NameSpace, b'=') => ValueStart,
+            (ValueStart, b' ' | b'\t') => ValueStart,
+            (ValueStart, b'"') => Quoted,
+            (ValueStart | Token, _) if is_token => Token,
+            (Quoted, b'"') => QuotedEnd,
+            (Quoted, b'\\') => Escaped,
+            (Quoted | Escaped, b'\t' | b' '..=b'~' | 0x80..) => Quoted,
+            (Token | QuotedEnd | Space, b' ' | b'\t') => Space,
+            (Name | NameSpace | Token | QuotedEnd | Space, b';') => Start,
+            (Name | Token | QuotedEnd, b'\r') => return Ok(State::SizeLf),
             _ => return Err(Violation::MalformedChunkExtension),
-        })
+        }))
     }
 }
 

@@ -6,6 +6,7 @@ use httparse::{EMPTY_HEADER, Header, Status as Parsed};
 use crate::config::Limits;
 use crate::error::Violation;
 use crate::grammar::{is_host, is_token_byte};
+use crate::tables::byte_table;
 
 /// The progress of the search for the end of a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -432,18 +433,11 @@ impl Clone for Head {
 /// Properties of a byte in a target: it is not permitted, or it ends the path.
 const FORBIDDEN: u8 = 1;
 const ENDS_PATH: u8 = 2;
-static TARGET_BYTES: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte <= b' ' as usize {
-        table[byte] = FORBIDDEN;
-        byte += 1;
-    }
-    table[0x7f] = FORBIDDEN;
-    table[b'?' as usize] = ENDS_PATH;
-    table[b'#' as usize] = ENDS_PATH;
-    table
-};
+static TARGET_BYTES: [u8; 256] = byte_table!(byte => match byte {
+    0..=b' ' | 0x7f => FORBIDDEN,
+    b'?' | b'#' => ENDS_PATH,
+    _ => 0,
+});
 
 /// Why a head was refused, and the text that the message quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

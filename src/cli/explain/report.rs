@@ -23,12 +23,12 @@ pub(crate) fn write(story: &Story, is_coloured: bool) -> Vec<u8> {
     let name_width = rows.iter().map(|row| width(row.name)).max().unwrap_or_default();
     let value_width = rows.iter().map(|row| width(&row.value)).filter(|&width| width <= WIDE).max().unwrap_or_default();
     let mut out = format!("{bold}{}{plain}\n\n", verdict(story));
-    for &topic in Topic::ALL {
+    for &(heading, topic) in Topic::TABLE {
         let mut rows = rows.iter().filter(|row| row.topic == topic).peekable();
         if rows.peek().is_none() {
             continue;
         }
-        out.push_str(&format!("{bold}{}{plain}\n", topic.name()));
+        out.push_str(&format!("{bold}{heading}{plain}\n"));
         for Row { name, value, why, .. } in rows {
             // A value that is too long for its column gets a line of its own.
             let gap =
