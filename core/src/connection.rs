@@ -556,10 +556,8 @@ impl Connection {
 
     fn fire_timers(&mut self, buf: &mut Buffers, cx: &Context<'_>) {
         let (now, timeouts) = (cx.now.tick, &cx.config.timeouts);
-        let is_due = match &self.awaited {
-            ReadTimer::Nothing => false,
-            awaited => awaited.deadline(timeouts, self.notes.is_draining()).is_some_and(|deadline| deadline <= now),
-        };
+        let deadline = self.awaited.deadline(timeouts, self.notes.is_draining());
+        let is_due = deadline.is_some_and(|deadline| deadline <= now);
         if self.may_fire(is_due, buf, cx) {
             match std::mem::replace(&mut self.awaited, ReadTimer::Nothing) {
                 ReadTimer::Nothing => {}
@@ -636,24 +634,7 @@ impl Connection {
         }
         let unsent = self.has_unsent(buf);
         if self.exchange.is_open() && self.has_ended(unsent) {
-            if std::mem::take(&mut self.exchange.has_remarks) {
-                return Some(Next::Act(Act::Log));
-            }
-            if let Task::Cgi(cgi) = &mut self.task {
-                if self.exchange.cut.is_some() {
-                    cgi.abandon();
-                }
-                if let Some(kill) = cgi.take_kill() {
-                    return Some(Next::Act(Act::Cgi(kill)));
-                }
-            }
-            if let Task::Handler(handler) = &mut self.task {
-                if let Some(call) = handler.take_last_call() {
-                    return Some(Next::Call(call));
-                }
-            }
-            self.notes.given = Given::Finished;
-            return Some(Next::Finished);
+            return Some(self.due_at_end());
         }
         if self.wants_probe() {
             self.probe(Probe::Due, buf, cx);
@@ -666,8 +647,7 @@ impl Connection {
         if unsent && !self.notes.blocked && !self.awaits_file() {
             return Some(Next::Send);
         }
-        if self.exchange.has_remarks {
-            self.exchange.has_remarks = false;
+        if std::mem::take(&mut self.exchange.has_remarks) {
             return Some(Next::Act(Act::Log));
         }
         let act = match &mut self.task {
@@ -689,6 +669,28 @@ impl Connection {
             return Some(Next::Shut);
         }
         None
+    }
+
+    /// The steps at the end of an exchange.
+    fn due_at_end(&mut self) -> Next {
+        if std::mem::take(&mut self.exchange.has_remarks) {
+            return Next::Act(Act::Log);
+        }
+        if let Task::Cgi(cgi) = &mut self.task {
+            if self.exchange.cut.is_some() {
+                cgi.abandon();
+            }
+            if let Some(kill) = cgi.take_kill() {
+                return Next::Act(Act::Cgi(kill));
+            }
+        }
+        if let Task::Handler(handler) = &mut self.task {
+            if let Some(call) = handler.take_last_call() {
+                return Next::Call(call);
+            }
+        }
+        self.notes.given = Given::Finished;
+        Next::Finished
     }
 
     /// Whether the connection is open and no response is due.

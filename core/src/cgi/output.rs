@@ -215,40 +215,7 @@ impl<'h> ScriptHead<'h> {
         }
         let mut lengths = Lengths::None;
         for line in lines {
-            let Some((name, value)) = split(line) else {
-                remarks.dropped(line, "it is not \"Name: value\"");
-                continue;
-            };
-            let is = |other: &str| other.as_bytes().eq_ignore_ascii_case(name);
-            if !is_field_value(value) {
-                remarks.dropped(line, "its value has a control character");
-                if raw && (is("Content-Length") || is("Transfer-Encoding")) {
-                    return Err(Invalid);
-                }
-            } else if is("Status") {
-                match parse_status(value).filter(|(status, _)| status.code() >= 200) {
-                    _ if raw => {}
-                    None => remarks.dropped(line, "its status is not one of 200 to 599"),
-                    status => head.status = status,
-                }
-            } else if is("Content-Length") {
-                lengths.add(value, line, remarks);
-            } else if is("Transfer-Encoding") {
-                match () {
-                    () if !raw => remarks.dropped(line, "the server frames the answer"),
-                    () if value.eq_ignore_ascii_case(b"chunked") && !head.is_chunked => head.is_chunked = true,
-                    () if value.eq_ignore_ascii_case(b"identity") => {}
-                    () => return Err(Invalid),
-                }
-            } else if is("Location") && value.is_empty() {
-                remarks.dropped(line, "it has no value");
-            } else if is_one_of(OURS.split(' '), name) || !raw && (is("Server") || is("Date")) {
-                // The server adds its own.
-            } else if is_one_of(ONCE.split(' '), name) || raw && (is("Server") || is("Date")) {
-                head.set(name, value, remarks);
-            } else {
-                head.fields.push((name, value));
-            }
+            head.read_line(line, raw, &mut lengths, remarks)?;
         }
         head.length = match lengths {
             Lengths::One(length) => Some(length),
@@ -262,6 +229,49 @@ impl<'h> ScriptHead<'h> {
         let location = head.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"Location"));
         head.location = location.map(|&(_, value)| value);
         Ok(Some(head))
+    }
+
+    fn read_line(
+        &mut self,
+        line: &'h [u8],
+        raw: bool,
+        lengths: &mut Lengths,
+        remarks: &mut Remarks<'_>,
+    ) -> Result<(), Invalid> {
+        let Some((name, value)) = split(line) else {
+            remarks.dropped(line, "it is not \"Name: value\"");
+            return Ok(());
+        };
+        let is = |other: &str| other.as_bytes().eq_ignore_ascii_case(name);
+        if !is_field_value(value) {
+            remarks.dropped(line, "its value has a control character");
+            if raw && (is("Content-Length") || is("Transfer-Encoding")) {
+                return Err(Invalid);
+            }
+        } else if is("Status") {
+            match parse_status(value).filter(|(status, _)| status.code() >= 200) {
+                _ if raw => {}
+                None => remarks.dropped(line, "its status is not one of 200 to 599"),
+                status => self.status = status,
+            }
+        } else if is("Content-Length") {
+            lengths.add(value, line, remarks);
+        } else if is("Transfer-Encoding") && !raw {
+            remarks.dropped(line, "the server frames the answer");
+        } else if is("Transfer-Encoding") && value.eq_ignore_ascii_case(b"chunked") && !self.is_chunked {
+            self.is_chunked = true;
+        } else if is("Transfer-Encoding") {
+            return if value.eq_ignore_ascii_case(b"identity") { Ok(()) } else { Err(Invalid) };
+        } else if is("Location") && value.is_empty() {
+            remarks.dropped(line, "it has no value");
+        } else if is_one_of(OURS.split(' '), name) || !raw && (is("Server") || is("Date")) {
+            // The server adds its own.
+        } else if is_one_of(ONCE.split(' '), name) || raw && (is("Server") || is("Date")) {
+            self.set(name, value, remarks);
+        } else {
+            self.fields.push((name, value));
+        }
+        Ok(())
     }
 
     /// Sets a field. The last value applies, at the position of the first one.

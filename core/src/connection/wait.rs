@@ -26,13 +26,11 @@ impl Connection {
         }
         let mut deadline = self.awaited.deadline(&cx.config.timeouts, self.notes.is_draining());
         let mut no_later_than = |other: Option<Tick>| deadline = deadline.into_iter().chain(other).min();
-        match &self.stalled {
-            Some(stalled) if self.notes.blocked => no_later_than(Some(stalled.deadline(&cx.config.timeouts.write))),
-            _ => {}
+        if let (Some(stalled), true) = (&self.stalled, self.notes.blocked) {
+            no_later_than(Some(stalled.deadline(&cx.config.timeouts.write)));
         }
-        match &self.task {
-            Task::Cgi(cgi) if self.life == Life::Open => no_later_than(cgi.deadline(self.may_be_gone(buf), cx)),
-            _ => {}
+        if let (Task::Cgi(cgi), Life::Open) = (&self.task, self.life) {
+            no_later_than(cgi.deadline(self.may_be_gone(buf), cx));
         }
         // Invariant: a driver that polls at the deadline makes progress.
         assert!(deadline.is_none_or(|deadline| deadline > now), "a deadline that does not advance: {self:?}");

@@ -1,6 +1,5 @@
 //! Preconditions and ranges, and the responses to them with a representation that is in memory.
 
-use super::ResponseBuilder;
 use crate::conditional::{self, Validators, Verdict};
 use crate::fields::{Misuse, field_lines, has_field};
 use crate::range::{self, Asked, ByteRange};
@@ -10,7 +9,7 @@ use crate::response_head::ResponseHead;
 use crate::status::StatusCode;
 use crate::wire::{Encoder, Known};
 
-use super::{Answer, Phrase, check_final};
+use super::{Answer, Phrase, ResponseBuilder, check_final};
 
 /// Fields that [`ResponseBuilder::send_entity`] writes itself.
 const DECIDED: [&str; 4] = ["ETag", "Last-Modified", "Accept-Ranges", "Content-Range"];
@@ -113,10 +112,15 @@ impl ResponseBuilder<'_> {
             return Err(Misuse::OutOfMemory);
         }
         match asked {
-            Asked::Ranges if self.buf.scratch.ranges.len() == 1 => self.one_range(head, validators, body),
-            Asked::Ranges => self.many_ranges(head, validators, body),
+            Asked::Ranges => match *self.buf.scratch.ranges {
+                [asked] => {
+                    self.buf.reasons.note_with(Rule::RangeServed, |out| range::write_content_range(asked, len, out));
+                    self.part_of(head, validators, body, Some(asked));
+                }
+                _ => self.many_ranges(head, validators, body),
+            },
             Asked::Unsatisfiable => self.unsatisfiable(len),
-            Asked::Whole(_) => self.part_of(head, StatusCode::OK, validators, body, None),
+            Asked::Whole(_) => self.part_of(head, validators, body, None),
         }
         Ok(())
     }
@@ -137,25 +141,13 @@ impl ResponseBuilder<'_> {
         self.end();
     }
 
-    fn one_range(&mut self, head: &ResponseHead, validators: &Validators, body: &[u8]) {
-        let asked = self.buf.scratch.ranges[0];
-        let len = body.len() as u64;
-        self.buf.reasons.note_with(Rule::RangeServed, |out| range::write_content_range(asked, len, out));
-        self.part_of(head, StatusCode::PARTIAL_CONTENT, validators, body, Some(asked));
-    }
-
     /// Responds with the whole body, or one range.
-    fn part_of(
-        &mut self,
-        head: &ResponseHead,
-        status: StatusCode,
-        validators: &Validators,
-        body: &[u8],
-        asked: Option<ByteRange>,
-    ) {
+    fn part_of(&mut self, head: &ResponseHead, validators: &Validators, body: &[u8], asked: Option<ByteRange>) {
         let (now, len) = (self.cx.now.wall, body.len() as u64);
-        let part = asked.map_or(body, |asked| slice(body, asked));
-        let phrase = if asked.is_some() { None } else { head.own_reason() };
+        let (status, phrase, part) = match asked {
+            None => (StatusCode::OK, head.own_reason(), body),
+            Some(asked) => (StatusCode::PARTIAL_CONTENT, None, slice(body, asked)),
+        };
         self.head_with(Answer::Status(status), phrase.into(), head.own, |out, scratch| {
             out.lines(head.lines()).number("Content-Length: ", part.len() as u64);
             out.lines(scratch.validators.lines(validators, now)).lines(b"Accept-Ranges: bytes\r\n");
@@ -173,7 +165,7 @@ impl ResponseBuilder<'_> {
         let boundary = tag.opaque();
         if memchr::memmem::find(body, boundary).is_some() {
             // A server may ignore Range (RFC 9110 section 14.2).
-            return self.part_of(head, StatusCode::OK, validators, body, None);
+            return self.part_of(head, validators, body, None);
         }
         let (_, scratch, reasons) = self.split();
         let (parts, ranges) = (&mut scratch.page, &scratch.ranges);
