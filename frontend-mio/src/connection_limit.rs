@@ -116,7 +116,7 @@ impl ConnectionLimit {
     }
 
     /// Wakes the other workers, if one of them waits for a place.
-    pub(crate) fn tell_others(&self, worker: usize) {
+    pub(crate) fn notify_others(&self, worker: usize) {
         if self.waiting.load(Ordering::Acquire) > 0 {
             (0..self.workers.len()).filter(|&n| n != worker).for_each(|n| self.wake(n));
         }

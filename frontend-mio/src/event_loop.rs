@@ -453,7 +453,7 @@ impl EventLoop {
             }
             parked.flags.add(Flags::LEAVES);
             self.turn(at, FRESH_BYTES);
-            self.connection_limit.tell_others(self.number);
+            self.connection_limit.notify_others(self.number);
             return true;
         }
         let Some(at) = self.leaving.oldest_unfinished() else { return false };
@@ -462,7 +462,7 @@ impl EventLoop {
         if is_old && !parked.has_arrived() {
             parked.flags.add(Flags::LEAVES);
             self.turn(at, FRESH_BYTES);
-            self.connection_limit.tell_others(self.number);
+            self.connection_limit.notify_others(self.number);
             return true;
         }
         false

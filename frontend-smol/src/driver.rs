@@ -52,7 +52,7 @@ pub(crate) struct Driver {
     deadline: DeadlineHandle,
     pub(crate) shared: Arc<Shared>,
     /// The state shared with the handler, since the first call.
-    pub(crate) talk: Option<Box<HandlerTask>>,
+    pub(crate) handler_task: Option<Box<HandlerTask>>,
     /// The buffers and other memory of a busy connection.
     pub(crate) lease: Option<Box<Lease>>,
     /// What is kept instead of it while the connection waits for its handler or its peer, and holds little.
@@ -102,11 +102,11 @@ struct Waiting {
 
 /// A handler as its connection sees it. The public [`Handler`](crate::Handler) is built on this.
 pub(crate) trait Erased: Send {
-    fn handle<'h>(&'h mut self, driver: &'h Mutex<Driver>, request: RequestBuf) -> Answering<'h>;
+    fn handle<'h>(&'h mut self, driver: &'h Mutex<Driver>, request: RequestBuf) -> HandlerFuture<'h>;
 }
 
 /// The future of a handler.
-pub(crate) type Answering<'h> = Pin<Box<dyn Future<Output = Result<(), Box<Failed>>> + Send + 'h>>;
+pub(crate) type HandlerFuture<'h> = Pin<Box<dyn Future<Output = Result<(), Box<Failed>>> + Send + 'h>>;
 
 /// The error of a handler, with the line of the request, which is dropped with the handler's future.
 pub(crate) struct Failed {
@@ -166,9 +166,9 @@ pub(crate) struct HandlerTask {
 pub(crate) enum Stage {
     /// The handler is not running.
     #[default]
-    Silent,
+    Idle,
     /// The handler is processing the current exchange.
-    Speaking,
+    Active,
     /// The exchange is over, or no longer the handler's, but the handler has not returned yet.
     Over,
 }
@@ -177,7 +177,7 @@ pub(crate) enum Stage {
 struct Attached<'a> {
     script: &'a mut Option<Pipes>,
     wake_flag: &'a mut Option<Arc<WakeFlag>>,
-    talk: Option<&'a mut HandlerTask>,
+    handler_task: Option<&'a mut HandlerTask>,
 }
 
 impl Frontend for Attached<'_> {
@@ -196,7 +196,7 @@ impl Frontend for Attached<'_> {
 
     fn finished(&mut self, status: u16) -> bool {
         *self.wake_flag = None;
-        self.talk.as_deref_mut().is_some_and(|talk| talk.finished(status))
+        self.handler_task.as_deref_mut().is_some_and(|handler_task| handler_task.finished(status))
     }
 }
 
@@ -227,7 +227,7 @@ impl Driver {
             transport,
             deadline,
             shared: Arc::clone(shared),
-            talk: None,
+            handler_task: None,
             lease: None,
             aside: None,
             waiting: None,
@@ -324,18 +324,18 @@ impl Driver {
     pub(crate) fn reply<T>(&mut self, act: impl FnOnce(&mut Reply<'_>) -> Result<T, Misuse>) -> Result<T, Misuse> {
         // This may change what the connection waits for.
         self.waiting = None;
-        self.look(act).unwrap_or(Err(Misuse::ExchangeEnded))
+        self.inspect(act).unwrap_or(Err(Misuse::ExchangeEnded))
     }
 
     /// Like [`reply`](Self::reply), for actions that cannot fail. Does nothing if the exchange is over.
-    pub(crate) fn tell(&mut self, act: impl FnOnce(&mut Reply<'_>)) {
+    pub(crate) fn modify(&mut self, act: impl FnOnce(&mut Reply<'_>)) {
         self.waiting = None;
-        let _ = self.look(act);
+        let _ = self.inspect(act);
     }
 
     /// Like [`reply`](Self::reply), for reading only.
-    pub(crate) fn look<T>(&mut self, see: impl FnOnce(&mut Reply<'_>) -> T) -> Option<T> {
-        if self.talk.as_deref()?.stage != Stage::Speaking {
+    pub(crate) fn inspect<T>(&mut self, see: impl FnOnce(&mut Reply<'_>) -> T) -> Option<T> {
+        if self.handler_task.as_deref()?.stage != Stage::Active {
             return None;
         }
         if self.aside.is_some() {
@@ -391,7 +391,7 @@ impl Driver {
 
     /// Whether all written bytes were sent.
     pub(crate) fn is_all_out(&mut self) -> bool {
-        !self.is_held_back() && !self.look(|reply| reply.has_unsent()).unwrap_or(false)
+        !self.is_held_back() && !self.inspect(|reply| reply.has_unsent()).unwrap_or(false)
     }
 
     /// Whether the server is shutting down.
@@ -434,7 +434,7 @@ impl Driver {
 impl Driver {
     /// Runs until the connection waits or closes, or others should have their turn. `waker` wakes the task.
     fn turn(&mut self, waker: &Waker, bytes: u64) -> Turn {
-        let Driver { session, socket, transport, shared, talk, lease, aside, .. } = self;
+        let Driver { session, socket, transport, shared, handler_task, lease, aside, .. } = self;
         let Shared { site, files, clock, make, .. } = &**shared;
         let Lease { space, script, wake_flag, log, recent, now, .. } = hold(lease, aside, session, shared);
         let files = TurnFiles::new(files, recent);
@@ -444,17 +444,19 @@ impl Driver {
         let env = &mut Env::new(site, site.context(now), &files, log).with_io_pool();
         let mut budget = Budget { steps: TURN_STEPS, bytes, large: u64::MAX, scripts_are_slow: true };
         loop {
-            let mut attached = Attached { script, wake_flag, talk: talk.as_deref_mut() };
+            let mut attached = Attached { script, wake_flag, handler_task: handler_task.as_deref_mut() };
             match session.turn(space, io, &mut attached, env, &mut budget) {
                 Turn::Call(call) if make.is_some() => {
                     files.arrived();
-                    if talk.get_or_insert_default().concerns_handler(call, &session.reply(&mut space.buffers, &env.cx))
+                    if handler_task
+                        .get_or_insert_default()
+                        .concerns_handler(call, &session.reply(&mut space.buffers, &env.cx))
                     {
                         return Turn::Call(call);
                     }
                 }
                 Turn::Call(call) => {
-                    let handler = &mut talk.get_or_insert_default().portable;
+                    let handler = &mut handler_task.get_or_insert_default().portable;
                     let wake_flag = RefCell::new(&mut *wake_flag);
                     let waker = &|| WakeFlag::waker(&mut wake_flag.borrow_mut(), waker);
                     session.call(call, handler, waker, space, env);

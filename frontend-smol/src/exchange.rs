@@ -334,7 +334,7 @@ impl Exchange<'_> {
 
     /// Closes the connection after this response (Python's `close_connection`). Call it before the head is sent.
     pub fn close(&mut self) {
-        lock(self.driver).tell(|reply| reply.close());
+        lock(self.driver).modify(|reply| reply.close());
     }
 
     /// Whether the server is shutting down. An endless response should end then, before the grace has passed.
@@ -354,7 +354,7 @@ impl Exchange<'_> {
     /// The exchange is over for the handler.
     pub fn abort(&self) {
         let mut driver = lock(self.driver);
-        driver.tell(|reply| reply.abort());
+        driver.modify(|reply| reply.abort());
         driver.leave();
     }
 
@@ -375,11 +375,11 @@ impl Exchange<'_> {
         })?;
         poll_fn(|cx| {
             let mut driver = lock(self.driver);
-            let Some(talk) = driver.talk.as_deref_mut() else { return Poll::Ready(Err(gone())) };
-            if let Some(upgraded) = talk.upgraded.take() {
+            let Some(handler_task) = driver.handler_task.as_deref_mut() else { return Poll::Ready(Err(gone())) };
+            if let Some(upgraded) = handler_task.upgraded.take() {
                 return Poll::Ready(upgraded);
             }
-            if talk.closed {
+            if handler_task.closed {
                 return Poll::Ready(Err(gone()));
             }
             driver.waits_to_write(cx)
@@ -390,7 +390,7 @@ impl Exchange<'_> {
     /// Names the exchange for the log: [`Entry::tag`](sanserve_core::Entry), which
     /// [`Policy::log`](sanserve_core::Policy::log) may write.
     pub fn tag(&self, tag: impl AsRef<[u8]>) {
-        lock(self.driver).tell(|reply| reply.tag(tag));
+        lock(self.driver).modify(|reply| reply.tag(tag));
     }
 
     /// Writes a line to the log (Python's `log_message`): `{ip} - - [{time}] {message}`, with control characters
@@ -437,22 +437,24 @@ impl Policy for Line<'_> {
 impl Driver {
     /// Registers that the handler waits for room, or until everything is sent.
     fn waits_to_write<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
-        if let Some(talk) = self.talk.as_deref_mut() {
-            talk.writer = Some(cx.waker().clone());
+        if let Some(handler_task) = self.handler_task.as_deref_mut() {
+            handler_task.writer = Some(cx.waker().clone());
         }
         Poll::Pending
     }
 
     /// Ends the handler's access to the exchange.
     fn leave(&mut self) {
-        if let Some(talk) = self.talk.as_deref_mut().filter(|talk| talk.stage == Stage::Speaking) {
-            talk.stage = Stage::Over;
+        if let Some(handler_task) =
+            self.handler_task.as_deref_mut().filter(|handler_task| handler_task.stage == Stage::Active)
+        {
+            handler_task.stage = Stage::Over;
         }
     }
 
     /// Whether the exchange still belongs to the handler.
     fn is_speaking(&self) -> bool {
-        self.talk.as_deref().is_some_and(|talk| talk.stage == Stage::Speaking)
+        self.handler_task.as_deref().is_some_and(|handler_task| handler_task.stage == Stage::Active)
     }
 
     /// Updates the time, for the next action of the handler.
@@ -508,16 +510,16 @@ impl AsyncRead for Exchange<'_> {
         } else {
             Found::Broken
         };
-        let Some(talk) = driver.talk.as_deref_mut() else { return Poll::Ready(Ok(0)) };
+        let Some(handler_task) = driver.handler_task.as_deref_mut() else { return Poll::Ready(Ok(0)) };
         Poll::Ready(match found {
             Found::Bytes(n) => Ok(n),
             Found::End(text) => {
                 let _ = trailers.set(text);
                 Ok(0)
             }
-            Found::Broken => Err(talk.broken_body()),
+            Found::Broken => Err(handler_task.broken_body()),
             Found::Nothing => {
-                talk.reader = Some(cx.waker().clone());
+                handler_task.reader = Some(cx.waker().clone());
                 return Poll::Pending;
             }
         })
@@ -539,8 +541,8 @@ impl AsyncWrite for Exchange<'_> {
         if !driver.is_speaking() || driver.is_all_out() {
             return Poll::Ready(Ok(()));
         }
-        if let Some(talk) = driver.talk.as_deref_mut() {
-            talk.flushes = true;
+        if let Some(handler_task) = driver.handler_task.as_deref_mut() {
+            handler_task.flushes = true;
         }
         driver.waits_to_write(cx)
     }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use sanserve_core::RequestBuf;
 
-use crate::driver::{Answering, Driver, Erased, Failed};
+use crate::driver::{Driver, Erased, Failed, HandlerFuture};
 use crate::exchange::{Exchange, Known};
 
 /// Responds to requests (Python's `BaseHTTPRequestHandler`). A value serves one connection: it is made at the first
@@ -254,7 +254,7 @@ where
 }
 
 impl<H: Handler> Erased for H {
-    fn handle<'h>(&'h mut self, driver: &'h Mutex<Driver>, request: RequestBuf) -> Answering<'h> {
+    fn handle<'h>(&'h mut self, driver: &'h Mutex<Driver>, request: RequestBuf) -> HandlerFuture<'h> {
         Box::pin(async move {
             let known = Known::new(request);
             let outcome = Handler::handle(self, &mut Exchange::new(driver, &known)).await;

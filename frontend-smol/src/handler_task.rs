@@ -1,6 +1,6 @@
 //! Running a connection and its handler in one task.
 //!
-//! [`converse`] polls the future of the handler and the driver in turns, since the driver produces the events that
+//! [`run_handler`] polls the future of the handler and the driver in turns, since the driver produces the events that
 //! the handler waits for. Neither waits while it holds the lock of the driver, so the lock is never contended; it
 //! exists because both use the driver, one after the other.
 //!
@@ -32,25 +32,25 @@ impl HandlerTask {
     pub(crate) fn concerns_handler(&mut self, call: Call, reply: &Reply<'_>) -> bool {
         match (call, self.stage) {
             (Call::Request, _) => self.next = true,
-            (Call::Over, Stage::Speaking) => {
+            (Call::Over, Stage::Active) => {
                 self.ended_early = reply.is_peer_done();
                 self.died = reply.is_unanswered() || reply.is_answering();
                 return self.died;
             }
             // An asynchronous handler queries this with `Exchange::draining`.
             (Call::Over, _) | (Call::Drain, _) => return false,
-            (Call::Body | Call::Room | Call::Wake, stage) => return stage == Stage::Speaking,
+            (Call::Body | Call::Room | Call::Wake, stage) => return stage == Stage::Active,
         }
         true
     }
 
     /// Records the end of an exchange. Returns whether the handler must be polled.
     pub(crate) fn finished(&mut self, status: u16) -> bool {
-        let speaking = self.stage == Stage::Speaking;
-        if speaking {
+        let active = self.stage == Stage::Active;
+        if active {
             (self.stage, self.status) = (Stage::Over, status);
         }
-        speaking
+        active
     }
 
     /// The reason why the body cannot be read any further.
@@ -76,7 +76,7 @@ impl HandlerTask {
 }
 
 /// What to do with the handler next.
-enum Attended {
+enum HandlerAction {
     /// Poll it: something has happened.
     Again,
     /// Drop it.
@@ -87,13 +87,13 @@ enum Attended {
 type Outcome = Result<Result<(), Box<Failed>>, Box<dyn Any + Send>>;
 
 impl Driver {
-    fn talk(&mut self) -> &mut HandlerTask {
-        self.talk.get_or_insert_default()
+    fn handler_task(&mut self) -> &mut HandlerTask {
+        self.handler_task.get_or_insert_default()
     }
 
     /// Like [`poll`](Driver::poll), also after the handler has run.
     pub(crate) fn next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        match self.talk.as_deref() {
+        match self.handler_task.as_deref() {
             Some(HandlerTask { closed: true, .. }) => Poll::Ready(Event::Over(Close::Broken)),
             Some(HandlerTask { next: true, .. }) => Poll::Ready(Event::Call),
             _ => self.poll(cx),
@@ -101,34 +101,34 @@ impl Driver {
     }
 
     /// Drives the connection while the handler waits. `Pending`: both wait.
-    fn attend(&mut self, cx: &mut Context<'_>) -> Poll<Attended> {
+    fn drive_for_handler(&mut self, cx: &mut Context<'_>) -> Poll<HandlerAction> {
         let is_cut = self.is_cut();
-        let talk = self.talk();
-        if talk.closed || talk.next {
-            if !talk.closed {
+        let handler_task = self.handler_task();
+        if handler_task.closed || handler_task.next {
+            if !handler_task.closed {
                 self.push_out(cx);
             }
-            return if is_cut { Poll::Ready(Attended::Dead) } else { Poll::Pending };
+            return if is_cut { Poll::Ready(HandlerAction::Drop) } else { Poll::Pending };
         }
         // A wait that the handler has not touched continues: the wake-up was not for it.
         let event = if self.is_waiting() { Poll::Pending } else { self.poll(cx) };
-        let is_out = event.is_pending() && self.talk().flushes && self.is_all_out();
-        let talk = self.talk();
+        let is_out = event.is_pending() && self.handler_task().flushes && self.is_all_out();
+        let handler_task = self.handler_task();
         match event {
             Poll::Pending if is_out => {}
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Event::Call) if talk.died => return Poll::Ready(Attended::Dead),
+            Poll::Ready(Event::Call) if handler_task.died => return Poll::Ready(HandlerAction::Drop),
             Poll::Ready(Event::Call) => {}
             Poll::Ready(Event::Over(close)) => {
-                talk.closed = true;
-                if talk.stage == Stage::Speaking {
-                    return Poll::Ready(Attended::Dead);
+                handler_task.closed = true;
+                if handler_task.stage == Stage::Active {
+                    return Poll::Ready(HandlerAction::Drop);
                 }
                 self.part(close);
             }
         }
-        self.talk().wake(cx.waker());
-        Poll::Ready(Attended::Again)
+        self.handler_task().wake(cx.waker());
+        Poll::Ready(HandlerAction::Continue)
     }
 
     /// Handles the end of a connection whose handler is still running: the handler gets the socket if it has asked
@@ -137,25 +137,25 @@ impl Driver {
         let (socket, read, secure) = self.take_socket();
         if close == Close::Upgraded {
             let upgraded = socket.into_fd().and_then(|socket| Upgraded::new(socket, read, secure));
-            self.talk().upgraded = Some(upgraded);
+            self.handler_task().upgraded = Some(upgraded);
         }
     }
 
     /// Finishes the exchange after the handler has ended.
     fn settle(&mut self, outcome: Option<Outcome>) {
         match outcome {
-            None => self.tell(|reply| {
+            None => self.modify(|reply| {
                 if reply.is_unanswered() || reply.is_answering() {
                     reply.abort();
                 }
             }),
             Some(Err(panic)) => {
                 self.note_failure(&format!("the handler panicked: {}", panic_message(&*panic)), b"");
-                self.tell(|reply| reply.abort());
+                self.modify(|reply| reply.abort());
             }
-            Some(Ok(Err(_))) if self.talk().is_body_broken => self.tell(|reply| reply.abort()),
+            Some(Ok(Err(_))) if self.handler_task().is_body_broken => self.modify(|reply| reply.abort()),
             Some(Ok(Err(failed))) => self.fail(failed.error.into(), &failed.line),
-            Some(Ok(Ok(()))) => match self.look(|reply| (reply.is_unanswered(), reply.is_answering())) {
+            Some(Ok(Ok(()))) => match self.inspect(|reply| (reply.is_unanswered(), reply.is_answering())) {
                 Some((true, _)) => self.fail("it did not answer".into(), b""),
                 Some((_, true)) if self.reply(|reply| reply.finish()).is_err() => {
                     self.fail("its answer is shorter than it announced".into(), b"");
@@ -170,12 +170,12 @@ impl Driver {
         if let Some(reason) = error.reason() {
             self.note_failure(&format!("the handler failed: {reason}"), line);
         }
-        self.tell(|reply| reply.fail(error));
+        self.modify(|reply| reply.fail(error));
     }
 
     /// Has the log say why the handler failed: with the exchange, or on its own if that is over.
     fn note_failure(&mut self, why: &str, line: &[u8]) {
-        if self.look(|reply| reply.note_failure(why)) != Some(true) {
+        if self.inspect(|reply| reply.note_failure(why)) != Some(true) {
             let entry = Entry::new(self.session.connection.peer(), line).with_failure(why.as_bytes());
             let Driver { shared, lease, .. } = self;
             match lease.as_deref_mut() {
@@ -208,7 +208,7 @@ async fn drive(driver: &mut Mutex<Driver>) {
         let close = match event {
             Event::Call => {
                 // Boxed, so that a connection without a handler is small.
-                Box::pin(converse(driver)).await;
+                Box::pin(run_handler(driver)).await;
                 continue;
             }
             Event::Over(close) => close,
@@ -222,7 +222,7 @@ async fn drive(driver: &mut Mutex<Driver>) {
 }
 
 /// Runs the handler for the current request, and finishes the exchange.
-async fn converse(driver: &Mutex<Driver>) {
+async fn run_handler(driver: &Mutex<Driver>) {
     let Some((request, mut handler)) = begin(driver) else { return };
     let shared = Arc::clone(&lock(driver).shared);
     let outcome = {
@@ -241,7 +241,7 @@ async fn converse(driver: &Mutex<Driver>) {
             if mem::replace(&mut is_begun, true) {
                 let mut driver = lock(driver);
                 driver.wake_up(cx);
-                if let Poll::Ready(Attended::Dead) = driver.attend(cx) {
+                if let Poll::Ready(HandlerAction::Drop) = driver.drive_for_handler(cx) {
                     return Poll::Ready(None);
                 }
             }
@@ -250,10 +250,10 @@ async fn converse(driver: &Mutex<Driver>) {
                 if let Poll::Ready(outcome) = speech.as_mut().poll(cx) {
                     return Poll::Ready(Some(outcome));
                 }
-                match lock(driver).attend(cx) {
+                match lock(driver).drive_for_handler(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Attended::Again) => {}
-                    Poll::Ready(Attended::Dead) => return Poll::Ready(None),
+                    Poll::Ready(HandlerAction::Continue) => {}
+                    Poll::Ready(HandlerAction::Drop) => return Poll::Ready(None),
                 }
             }
             cx.waker().wake_by_ref();
@@ -264,18 +264,18 @@ async fn converse(driver: &Mutex<Driver>) {
     let mut driver = lock(driver);
     let panicked = matches!(outcome, Some(Err(_)));
     driver.settle(outcome);
-    let talk = driver.talk();
-    let (next, closed) = (talk.next, talk.closed);
-    *talk = HandlerTask { handler: handler.filter(|_| !panicked), next, closed, ..HandlerTask::default() };
+    let handler_task = driver.handler_task();
+    let (next, closed) = (handler_task.next, handler_task.closed);
+    *handler_task = HandlerTask { handler: handler.filter(|_| !panicked), next, closed, ..HandlerTask::default() };
 }
 
 /// The current request, and the handler, if it was made before.
 fn begin(driver: &Mutex<Driver>) -> Option<(RequestBuf, Option<Box<dyn Erased>>)> {
     let mut driver = lock(driver);
-    let talk = driver.talk();
-    talk.next = false;
-    talk.stage = Stage::Speaking;
-    let handler = talk.handler.take();
-    let request = driver.look(|reply| reply.request().to_buf())?;
+    let handler_task = driver.handler_task();
+    handler_task.next = false;
+    handler_task.stage = Stage::Active;
+    let handler = handler_task.handler.take();
+    let request = driver.inspect(|reply| reply.request().to_buf())?;
     Some((request, handler))
 }

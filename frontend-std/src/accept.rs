@@ -147,7 +147,7 @@ impl<'s> Incoming<'s> {
 
     fn serve(&mut self) -> io::Result<()> {
         let mut driver = self.serving.driver();
-        driver.door = Some(self.listener.try_clone()?);
+        driver.listener = Some(self.listener.try_clone()?);
         while let Some(enrolled) = self.next(None)? {
             driver = driver.serve(&enrolled);
         }

@@ -36,7 +36,7 @@ enum Left {
 
 impl Line {
     /// Calls the handler for the current request.
-    pub(crate) fn attend(&mut self) {
+    pub(crate) fn call_blocking(&mut self) {
         self.state = ExchangeState::Open;
         let outcome = catch_unwind(AssertUnwindSafe(|| self.ask_handler()));
         self.pushing = false;

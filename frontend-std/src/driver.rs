@@ -66,7 +66,7 @@ pub(crate) struct Driver {
     pub(crate) request: Option<Box<RequestBuf>>,
     /// The listener, if this thread drives all connections: if another connection is pending, an idle one is closed
     /// to make room.
-    pub(crate) door: Option<Listener>,
+    pub(crate) listener: Option<Listener>,
 }
 
 impl Driver {
@@ -77,7 +77,7 @@ impl Driver {
             space: Box::new(Workspace::new(&shared.site)),
             log: RefCell::new(shared.site.log().logger()),
             request: None,
-            door: None,
+            listener: None,
         }
     }
 
@@ -191,7 +191,7 @@ impl Line {
                 Progress::Done | Progress::Pushed => {}
                 Progress::Call(call) if self.driver.blocking.is_some() => {
                     if call == Call::Request {
-                        self.attend();
+                        self.call_blocking();
                     }
                 }
                 Progress::Call(call) => self.call(call),

@@ -172,7 +172,7 @@ impl Drop for Enrolled {
         let mut registry = self.shared.lock();
         registry.live[self.at] = None;
         registry.free.push(self.at);
-        self.shared.tell_ended(&registry);
+        self.shared.notify_ended(&registry);
         // `live` is dropped after the lock, and with it the socket.
     }
 }
@@ -184,7 +184,7 @@ impl Drop for CountedThread<'_> {
     fn drop(&mut self) {
         let mut registry = self.0.lock();
         registry.threads -= 1;
-        self.0.tell_ended(&registry);
+        self.0.notify_ended(&registry);
     }
 }
 
@@ -321,7 +321,7 @@ impl Shared {
                 return None;
             }
             registry.idle += 1;
-            self.tell_ended(&registry);
+            self.notify_ended(&registry);
             registry = self.work.wait_timeout(registry, left).unwrap_or_else(PoisonError::into_inner).0;
             registry.idle -= 1;
         }
@@ -341,7 +341,7 @@ impl Shared {
     pub(crate) fn stop_listening(&self) {
         let mut registry = self.lock();
         registry.listening = false;
-        self.tell_ended(&registry);
+        self.notify_ended(&registry);
     }
 
     /// Waits until all connections have ended: idle ones end immediately, the others when their exchange is finished
@@ -370,7 +370,7 @@ impl Shared {
         }
     }
 
-    fn tell_ended(&self, registry: &Registry) {
+    fn notify_ended(&self, registry: &Registry) {
         if registry.awaiting > 0 {
             self.ended.notify_all();
         }

@@ -70,11 +70,11 @@ impl Line {
     /// Like [`receive`](Self::receive), for an idle connection. If this thread drives all connections and another one
     /// is pending, this one is closed.
     fn receive_or_leave(&mut self, left: Option<u64>, socket: BorrowedFd<'_>) -> Received {
-        let Some(door) = &self.driver.door else { return self.receive(left, socket) };
+        let Some(listener) = &self.driver.listener else { return self.receive(left, socket) };
         let latch = self.driver.shared.latch();
         let mut fds = [
             PollFd::from_borrowed_fd(socket, PollFlags::IN),
-            PollFd::new(door, PollFlags::IN),
+            PollFd::new(listener, PollFlags::IN),
             PollFd::new(latch, PollFlags::IN),
         ];
         if poll(&mut fds, left).is_err() {

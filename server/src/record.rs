@@ -194,7 +194,7 @@ impl Recording {
         let rate = self.rate;
         let reel = Reel { shared: Arc::clone(shared), id, events: Vec::new(), bytes: 0, rate, lost: false, full };
         let (size, most, full) = (self.size, self.most, Arc::clone(&reel.full));
-        shared.tell(Message::Begin { id, head: Box::new(head), size, most, full });
+        shared.send(Message::Begin { id, head: Box::new(head), size, most, full });
         Some(Box::new(reel))
     }
 
@@ -213,14 +213,14 @@ impl Shared {
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    fn tell(&self, message: Message) {
+    fn send(&self, message: Message) {
         // Fails only if the writer has panicked.
         let _ = self.to_writer.send(message);
     }
 
     fn flush_within(&self, bound: Duration) -> bool {
         let (done, wait) = mpsc::channel();
-        self.tell(Message::Flush(done));
+        self.send(Message::Flush(done));
         wait.recv_timeout(bound).is_ok()
     }
 }
@@ -277,7 +277,7 @@ impl Reel {
         let bytes = std::mem::take(&mut self.bytes);
         self.lost = self.lost || !self.shared.budget.spend(bytes, self.rate) || !self.shared.wait(bytes);
         if !self.lost {
-            self.shared.tell(Message::Events { id: self.id, events, bytes });
+            self.shared.send(Message::Events { id: self.id, events, bytes });
         }
     }
 }
@@ -300,7 +300,7 @@ impl Recorder for Reel {
 impl Drop for Reel {
     fn drop(&mut self) {
         self.hand_over();
-        self.shared.tell(Message::End { id: self.id, lost: self.lost });
+        self.shared.send(Message::End { id: self.id, lost: self.lost });
         self.shared.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
