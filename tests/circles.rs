@@ -23,7 +23,7 @@ const CRATES: &[&str] = &[
     "transcript/src",
 ];
 
-/// Who uses whom, of the modules in one.
+/// Which modules of one parent use which others.
 type Arrows = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
@@ -49,8 +49,7 @@ fn a_circle_is_found() {
     assert_eq!(circles(&two), [vec!["a", "b", "c"], vec!["e", "f"]]);
 }
 
-/// For each module that has others in it, who of them uses whom. What is in the root of a crate and in no module is
-/// `lib`, which uses all.
+/// For each module with submodules, which of these use which others. The root of a crate is `lib`, which uses all.
 fn arrows(src: &Path) -> BTreeMap<String, Arrows> {
     let modules = imports::modules(src);
     let paths: BTreeSet<&[String]> =

@@ -1,4 +1,4 @@
-//! What a handler gives to whoever drives the connection. The core only passes it on.
+//! Values that a handler gives to the driver of its connection. The core only passes them on.
 
 use std::any::Any;
 
@@ -34,7 +34,7 @@ impl FileHandle {
     /// The file.
     ///
     /// # Errors
-    /// If it is of another kind, it comes back.
+    /// If it is of another kind, it is returned.
     pub fn downcast<F: Any>(self) -> Result<F, FileHandle> {
         self.0.downcast().map(|file| *file).map_err(FileHandle)
     }
@@ -73,7 +73,7 @@ impl UpgradeState {
     /// The value.
     ///
     /// # Errors
-    /// If it is of another type, it comes back.
+    /// If it is of another type, it is returned.
     pub fn downcast<T: Any>(self) -> Result<T, UpgradeState> {
         self.0.downcast().map(|state| *state).map_err(UpgradeState)
     }

@@ -1,17 +1,16 @@
 //! A connection's share of the memory of a server.
 //!
-//! What every connection needs is small, and bounded by the number of connections. What is taken beyond that, for a
-//! long head, a listing or output ahead of the socket, is accounted here, by whoever grows and before it does. The fast path grows
-//! nothing and so asks nobody.
+//! Each connection needs a small amount of memory, which the number of connections bounds. Memory beyond that, for a
+//! long head, a listing or buffered output, is accounted here before it is allocated. Most requests need none.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-/// The bound on what all connections together may hold beyond the little that each has in any case. A driver gives
-/// it to its [`Buffers`](crate::Buffers).
+/// The limit on the memory that all connections together hold, beyond the small amount that each has in any case. A
+/// driver passes it to [`Buffers::within`](crate::Buffers::within).
 ///
-/// Whatever cannot grow is refused with 503, or goes on in smaller pieces. It is asked by whoever drives a
-/// connection, so it must not wait.
+/// If there is no memory, a request is refused with 503, or its response is sent in smaller pieces. The methods are
+/// called while a connection is driven, so they must not wait.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -37,19 +36,19 @@ use std::sync::Arc;
 /// # drop(buffers);
 /// ```
 pub trait Memory: Debug + Send + Sync {
-    /// Takes so many bytes. `false`: that would be too much, and nothing is taken.
+    /// Takes `bytes`. `false`: that would exceed the limit, and nothing is taken.
     fn take(&self, bytes: usize) -> bool;
 
-    /// Gives so many back.
+    /// Gives `bytes` back.
     fn give_back(&self, bytes: usize);
 }
 
-/// What one connection has taken. It is given back when this is dropped.
+/// The memory that one connection has taken. It is given back when this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Share {
     memory: Option<Arc<dyn Memory>>,
     bytes: usize,
-    /// The driver has said that there is none to be had.
+    /// The driver has reported that there is none ([`Input::Scarce`](crate::Input::Scarce)).
     denied: bool,
     /// Something was refused.
     refused: bool,
@@ -60,7 +59,7 @@ impl Share {
         Share { memory: Some(memory), ..Share::default() }
     }
 
-    /// Takes so many bytes more, if they are to be had.
+    /// Takes `bytes` more, if there is room.
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         if bytes == 0 {
             return true;

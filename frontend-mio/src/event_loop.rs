@@ -1,8 +1,8 @@
 //! The event loop of one worker: wait, read from all connections that are ready, then give each its turn.
 //!
 //! Small requests do not wait for large transfers. A connection that has something new (a request, a wake-up, a
-//! deadline) has its turn in the next round. One that continues a transfer waits in a queue of its own, from which only
-//! so many bytes are sent before the loop looks again who has something new.
+//! deadline) has its turn in the next round. One that continues a transfer waits in a separate queue, from which only a
+//! limited number of bytes is sent before the loop checks for new events.
 //!
 //! All connections of a group are read before any is processed, so that one check of a file serves all requests for
 //! it that had arrived by then (see the cache in `sanserve-server`).

@@ -74,7 +74,7 @@ impl Parked {
                     // The loop would get no events from it, and its time would pass unnoticed.
                     session.connection.handle(Input::Broken(Fault::Handler));
                 }
-                // Where the disk has answered meanwhile, the turn goes on.
+                // If the disk has responded already, the turn continues.
                 Turn::Wait(wait)
                     if wait.need.completion && space.slot.wake_when_done(&waker(disk_waker, loop_waker, at)) => {}
                 turn => return turn,

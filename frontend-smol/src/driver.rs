@@ -66,7 +66,7 @@ pub(crate) struct Driver {
 /// Invariant: an idle connection is cheap.
 const _: () = assert!(size_of::<Driver>() <= if cfg!(feature = "tls-no-provider") { 376 } else { 368 });
 
-/// What is kept of a lease that was given back while its exchange goes on.
+/// The part of a lease that is kept when it is given back during an exchange.
 struct SetAside {
     put_away: PutAway,
     wake_flag: Option<Arc<WakeFlag>>,
@@ -485,7 +485,7 @@ impl Driver {
         self.with_env(|session, _, io, env| session.broken(Fault::Peer, io, env.site.draining()));
     }
 
-    /// Gives the lease back while the exchange goes on, if the connection holds little.
+    /// Gives the lease back during an exchange, if the connection holds little.
     fn set_aside(&mut self) {
         let Some(lease) = &mut self.lease else { return };
         if let Some(put_away) = self.session.put_away(&mut lease.space) {

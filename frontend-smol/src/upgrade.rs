@@ -57,11 +57,11 @@ impl Upgraded {
         Ok(Upgraded { stream, secure, read: (read, 0) })
     }
 
-    /// The socket, registered with the reactor, and what the peer has sent already and nobody has read.
+    /// The socket, registered with the reactor, and the bytes that the peer has sent already and that were not read yet.
     /// `stream.into_inner()?` and `set_nonblocking(false)` make a socket that blocks.
     ///
     /// # Errors
-    /// A connection that is not plain TCP comes back.
+    /// If the connection is not plain TCP, it is returned.
     pub fn into_tcp(self) -> Result<(Async<TcpStream>, Vec<u8>), Upgraded> {
         match self {
             Upgraded { stream: Stream::Tcp(stream), secure: None, read: (mut read, start) } => {
@@ -75,7 +75,7 @@ impl Upgraded {
     /// Like [`into_tcp`](Self::into_tcp), for a connection over a Unix socket.
     ///
     /// # Errors
-    /// A connection that is not over a Unix socket comes back.
+    /// If the connection is not over a Unix socket, it is returned.
     pub fn into_unix(self) -> Result<(Async<UnixStream>, Vec<u8>), Upgraded> {
         match self {
             Upgraded { stream: Stream::Unix(stream), secure: None, read: (mut read, start) } => {

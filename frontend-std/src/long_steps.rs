@@ -10,18 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread waits for a permit to go on with a listing while none is returned. Then it goes on without one: the
-/// permits may be held by threads that wait for a disk that does not answer, and listings of other disks must not wait
-/// for that.
+/// How long a thread waits for a permit to continue a listing while none is returned. Then it continues without one: the
+/// permits may be held by threads that wait for a disk that does not respond, which must not delay listings of other
+/// disks.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// The same for the next piece of a file, which is sent in far less if it is in memory. So one slow disk costs downloads
-/// from elsewhere little.
+/// The same for the next piece of a file, which takes far less time to send if it is in memory. So a slow disk hardly
+/// delays downloads from elsewhere.
 const MAX_WAIT_TO_SEND: Duration = Duration::from_millis(2);
 
-/// Permits for long steps. Whoever returns one while others wait hands it to the one that has waited for longest, and
-/// has to wait itself before it has the next one: a thread that goes on and on does not keep the processor from one that
-/// has just been woken.
+/// Permits for long steps. A permit that is returned while threads are waiting goes to the one that has waited for
+/// longest, and the thread that has returned it has to wait for the next one. So a thread with many long steps does not
+/// keep the processor from one that was just woken.
 #[derive(Debug)]
 pub(crate) struct LongSteps {
     permits: Mutex<Permits>,
@@ -31,7 +31,7 @@ pub(crate) struct LongSteps {
 #[derive(Debug)]
 struct Permits {
     free: usize,
-    /// Those who wait, while none is free.
+    /// The threads that wait, while none is free.
     queue: VecDeque<Arc<Waiter>>,
     /// How often one was returned.
     returns: u64,
@@ -49,7 +49,7 @@ struct Waiter {
 pub(crate) struct Permit<'p>(&'p LongSteps);
 
 impl LongSteps {
-    /// For listings: one permit for each two processors, and at least one: others find a processor at once.
+    /// For listings: one permit for two processors, and at least one, so that a processor is left for other threads.
     pub(crate) fn new() -> LongSteps {
         let processors = thread::available_parallelism().map_or(1, Into::into);
         LongSteps::with_permits(processors.div_ceil(2), MAX_WAIT)

@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) site: Site,
     pub(crate) files: server::Shared,
     pub(crate) clock: Clock,
-    /// Permits to go on with a listing.
+    /// Permits to continue a listing.
     pub(crate) long_steps: LongSteps,
     /// Permits to continue a large file.
     pub(crate) bulk_sends: LongSteps,

@@ -369,8 +369,8 @@ mod tests {
         assert_eq!(texts(&dir)[1].0, "000002.txt");
     }
 
-    /// A driver does not need to flush: whoever drops the last reference waits for the disk, be it the server or a
-    /// connection.
+    /// A driver does not need to flush: dropping the last reference waits for the disk, whether the server or a connection
+    /// has it.
     #[test]
     fn dropping_the_last_reference_waits_for_the_disk() {
         for connection_first in [true, false] {

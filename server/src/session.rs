@@ -105,7 +105,7 @@ impl<'e> Env<'e> {
         Env { io: self.site.io_pool(), ..self }
     }
 
-    /// For a step that sends at most so many bytes of a file.
+    /// The environment of a step that sends at most `most` bytes of a file.
     fn env(&mut self, most: u64) -> SlotEnv<'_> {
         SlotEnv {
             files: self.files,

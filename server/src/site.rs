@@ -658,7 +658,7 @@ impl Site {
     }
 }
 
-/// Descriptors that are reserved for files and directories at most: so many connections may have one open in addition to
+/// The most descriptors that are reserved for files and directories: as many connections may have one open in addition to
 /// their socket.
 const FILES: usize = 1_024;
 /// Descriptors that are reserved for the server itself: listeners, event loops, the log.
