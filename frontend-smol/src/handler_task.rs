@@ -78,9 +78,9 @@ impl HandlerTask {
 /// What to do with the handler next.
 enum HandlerAction {
     /// Poll it: something has happened.
-    Again,
+    Continue,
     /// Drop it.
-    Dead,
+    Drop,
 }
 
 /// How the handler's future ended.

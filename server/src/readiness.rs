@@ -63,8 +63,8 @@ impl Session {
     /// Records what `poll(2)` has found of the descriptors that are [`watched`], or of the socket alone. Returns whether
     /// the connection needs a turn.
     ///
-    /// A broken socket is reported even without events. A connection that reads or writes will notice; any other is
-    /// told here.
+    /// A broken socket is reported even without events. A connection that reads or writes will notice; for any other, it
+    /// is recorded here.
     pub fn became_ready(&mut self, found: &[PollFlags], need: Need, io: &mut Io<'_>, draining: &Draining) -> bool {
         let found = |at: usize| found.get(at).copied().unwrap_or(PollFlags::empty());
         let is_gone = found(0).intersects(PollFlags::ERR | PollFlags::HUP);
