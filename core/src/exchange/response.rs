@@ -427,7 +427,7 @@ impl ResponseBuilder<'_> {
         reasons.note(Rule::HttpsRedirect, location);
         // RFC 6797 section 7.2: no `Strict-Transport-Security`, nor anything else that the site says of its resources.
         let own = Own { site: true, ..Own::default() };
-        self.head_with(StatusCode::PERMANENT_REDIRECT, Phrase::Usual, own, |head, scratch| {
+        self.head_with(Answer::Status(StatusCode::PERMANENT_REDIRECT), Phrase::Usual, own, |head, scratch| {
             head.field("Location: ", &scratch.page).number("Content-Length: ", 0);
         });
         self.body(Encoder::None);
