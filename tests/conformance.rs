@@ -33,6 +33,7 @@ fn exists(name: &str) -> bool {
             has(&format!("tests/served/{subject}.rs"), case)
         }
         Some(("embedding", case)) => has("tests/embedding.rs", case),
+        Some(("https", case)) => has("tests/https.rs", case),
         Some(("core", test)) => match test.split_once(' ') {
             Some((file, function)) => has(&format!("core/{file}"), function),
             None => {
