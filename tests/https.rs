@@ -7,14 +7,15 @@ use ::std::sync::{Arc, Mutex, OnceLock};
 use ::std::time::Duration;
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use sanserve_core::{Call, Config, HandlerError, Received, Reply, StatusCode, Timeouts};
-use sanserve_server::{Listener, Log, Running, Site};
+use sanserve_core::{Call, Config, DefaultPolicy, HandlerError, Received, Reply, StatusCode, Timeouts};
+use sanserve_server::{Listener, Log, Recording, Running, Site};
 use sanserve_tls::identity::{Identities, Identity};
 use sanserve_tls::rustls::pki_types::{CertificateDer, ServerName};
 use sanserve_tls::rustls::{
     AlertDescription, ClientConfig, ClientConnection, Error, HandshakeKind, RootCertStore, SupportedProtocolVersion,
     version,
 };
+use sanserve_transcript::Transcript;
 use testkit::{LogSink, Tree};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
@@ -577,6 +578,25 @@ macro_rules! on_each_runtime {
                     client.tls.write_tls(&mut client.socket).unwrap();
                     assert!(client.ends().is_empty());
                 }
+            }
+
+            /// A recording holds plaintext and no secrets of TLS, and replays without TLS.
+            #[test]
+            fn recordings() {
+                let (tree, log, folder) = (Tree::new(), LogSink::default(), Tree::new());
+                tree.file("a", "served");
+                let recording = Recording::to(folder.root(), Log::quiet()).unwrap();
+                let running = run(site(&tree, &log).with_recording(recording.clone()));
+                let mut client = Client::connect(running.local_addr(), client_config(&version::TLS13));
+                assert_eq!(client.get("/a").1, b"served");
+                assert!(client.get("/missing").0.starts_with("HTTP/1.1 404 "));
+                running.shutdown().unwrap();
+                assert!(recording.flush_within(PATIENCE));
+                let file = ::std::fs::read_dir(folder.root()).unwrap().next().unwrap().unwrap().path();
+                let text = ::std::fs::read_to_string(file).unwrap();
+                assert!(text.contains(" handshake\n") && text.contains(" secured 1.3 sni localhost\n"), "{text}");
+                let transcript = Transcript::parse(&text).unwrap();
+                transcript.replay(&DefaultPolicy, &mut |_: Call, _: &mut Reply<'_>| Ok(())).unwrap();
             }
 
             /// The end of a connection is announced, when it was idle too.
