@@ -5,7 +5,7 @@
 //! of the server, the [`reaper`]: stderr, exits, time limits, and orphaned processes. So no script outlives its time
 //! limit or the server, whatever happens to its exchange, and no other thread waits for it.
 //!
-//! Each script leads a process group, and with a launcher a session. Its environment consists of the variables from
+//! Each script leads a process group, with a launcher in the session of that. Its environment consists of the variables from
 //! the core and those of [`ScriptRules`]; it inherits neither environment nor descriptors, and if the server is root,
 //! no privileges (it runs as `nobody`, as in Python). The script is looked up once more, and started from the
 //! descriptor of its directory ([`Root::check_script`]).
@@ -342,7 +342,7 @@ impl Scripts {
         let checked = self.root.check_script(errand.path).map_err(|error| program.refusal(error))?;
         let pipes = Pipes::new(errand.input, spool, user)?;
         let plan = Plan { errand, root: &root, program, log };
-        match self.shared.launcher(&self.rules.launcher) {
+        match self.shared.launcher(&self.rules.launcher, user) {
             Ok(Some(process)) => self.launch(process, plan, &checked, pipes),
             // The script could inject input into root's shell.
             Ok(None) if user.is_some() && (self.has_terminal)() => {
@@ -403,7 +403,7 @@ impl Scripts {
 
     fn order(&self, id: u64, plan: &Plan<'_>, checked: &Checked) -> Result<Packet, HasNul> {
         let Plan { errand, root, program, .. } = plan;
-        let mut packet = Packet::new(id, program.user, identity(&checked.stat), self.shared.is_crowded());
+        let mut packet = Packet::new(id, identity(&checked.stat), self.shared.is_crowded());
         packet.text(&[program.directory().as_os_str().as_bytes()])?;
         packet.text(&[b"./", program.file_name().as_bytes()])?;
         packet.list();

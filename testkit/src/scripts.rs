@@ -175,7 +175,7 @@ impl Gateway {
     /// All processes that were started by scripts of this server, including zombies.
     pub fn processes(&self) -> Vec<Found> {
         let server = self.server.process().pid().as_raw_pid();
-        let launcher = self.launcher();
+        let (guard, launcher) = (self.guard(), self.launcher());
         let mark = mark(&self.tree).into_bytes();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").expect("this is Linux").flatten() {
@@ -188,8 +188,8 @@ impl Gateway {
                 let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
                 environment.split(|&byte| byte == 0).any(|variable| variable == mark)
             };
-            let of_launcher = launcher.is_some() && parent == launcher;
-            if Some(pid) != launcher && (parent == Some(server) || of_launcher || is_marked()) {
+            let is_child = parent.is_some() && [Some(server), guard, launcher].contains(&parent);
+            if ![guard, launcher].contains(&Some(pid)) && (is_child || is_marked()) {
                 found.push(Found { pid, name: name.to_owned(), state: rest.chars().take(40).collect() });
             }
         }
@@ -198,16 +198,12 @@ impl Gateway {
 
     /// The launcher of this server.
     pub fn launcher(&self) -> Option<i32> {
-        let server = self.server.process().pid().as_raw_pid();
-        let mut children =
-            fs::read_dir(format!("/proc/{server}/task")).into_iter().flatten().flatten().flat_map(|task| {
-                let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-                children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
-            });
-        children.find(|pid| {
-            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.contains("launch-cgi-scripts")
-        })
+        launcher_below(self.guard()?)
+    }
+
+    /// The parent of the launcher.
+    pub fn guard(&self) -> Option<i32> {
+        launcher_below(self.server.process().pid().as_raw_pid())
     }
 
     /// Waits until `count` processes of scripts are running.
@@ -348,4 +344,16 @@ pub fn install_in(directory: &std::path::Path, scripts: &[(&str, &str)]) {
     ]);
     shell.args(scripts.iter().flat_map(|(name, text)| [name, text])).current_dir(directory);
     assert!(shell.stdin(Stdio::null()).status().expect("there is a shell").success());
+}
+
+/// The child of this process that is a launcher, or the guard of one.
+fn launcher_below(parent: i32) -> Option<i32> {
+    let mut children = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten().flat_map(|task| {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+    });
+    children.find(|pid| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.contains("launch-cgi-scripts")
+    })
 }

@@ -304,12 +304,12 @@ pub fn spools_share_their_room(rt: Runtime) {
 pub fn no_privileges(rt: Runtime) {
     let gateway = Gateway::start(rt);
     let script = "#!/bin/sh\nprintf 'X: y\\n\\n'\n(: </dev/tty) 2>/dev/null || echo no terminal\n\
-                  cut -d' ' -f 6 /proc/$$/stat | grep -qx $$ && echo a session\nls -m /proc/$$/fd\n\
+                  cut -d' ' -f 5 /proc/$$/stat | grep -qx $$ && echo a group\nls -m /proc/$$/fd\n\
                   cat /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr\n";
     testkit::scripts::install(&gateway.tree, "cgi-bin", &[("bare", script)]);
     let answer = gateway.post("/cgi-bin/bare", "in\n");
     // The shell has its script open as descriptor 10.
-    assert_eq!(answer.body_text(), "no terminal\na session\n0, 1, 10, 2\nin\nout\n");
+    assert_eq!(answer.body_text(), "no terminal\na group\n0, 1, 10, 2\nin\nout\n");
     gateway.remark("bare", "err");
     gateway.settle();
 }
@@ -341,19 +341,21 @@ pub fn another_tree_in_place_of_the_root(rt: Runtime) {
     gateway.settle();
 }
 
-/// If the launcher is killed, the running scripts are lost, and nothing else.
+/// If the launcher or its guard is killed, the running scripts end, and nothing else.
 pub fn the_launcher_is_killed(rt: Runtime) {
     let gateway = Gateway::start(rt);
-    let mut client = gateway.connect();
-    client.send(get("/cgi-bin/begun"));
-    assert_eq!(client.head().status, 200);
-    let launcher = gateway.launcher().and_then(rustix::process::Pid::from_raw).expect("a script runs");
-    rustix::process::kill_process(launcher, Signal::KILL).expect("the process exists");
-    eventually("its scripts are gone", || gateway.processes().iter().all(|process| process.name == "sleep"));
-    gateway.processes().iter().for_each(end);
-    drop(client);
-    eventually("there is another launcher", || gateway.get("/cgi-bin/hello").status() == 200);
-    assert_ne!(gateway.launcher(), Some(launcher.as_raw_pid()));
+    for kills_guard in [false, true] {
+        let mut client = gateway.connect();
+        client.send(get("/cgi-bin/begun"));
+        assert_eq!(client.head().status, 200);
+        let pids = [gateway.launcher(), gateway.guard()].map(|pid| pid.expect("a script runs"));
+        let killed = rustix::process::Pid::from_raw(pids[usize::from(kills_guard)]).expect("a process");
+        rustix::process::kill_process(killed, Signal::KILL).expect("the process exists");
+        gateway.wait_for_none();
+        drop(client);
+        eventually("there is another launcher", || gateway.get("/cgi-bin/hello").status() == 200);
+        assert!(gateway.launcher().is_none_or(|launcher| !pids.contains(&launcher)));
+    }
 }
 
 /// The client resets the connection at every stage: the script and its children are killed.

@@ -1,17 +1,18 @@
 //! The launcher: a process of one thread that starts scripts for a server.
 //!
-//! A server has many threads and much memory. Starting a script from it is slow, because the kernel copies its page
-//! tables each time, and a new process can do little before it becomes the script: no session of its own, no other
-//! limits, nothing that would need `unsafe` in Rust. So the program of the server is started once more, as the
-//! launcher. The launcher has one thread, little memory and no foreign descriptors, so its children can do all of
-//! that, and are created quickly. The server sends an order (a [`Packet`]) and the descriptors in [`DESCRIPTORS`]
-//! over a socket, and continues immediately. The end of a script is reported over two pipes, one for its exchange,
-//! one for the reaper.
+//! A script needs another user, session and limits than the server, and none of its descriptors. A new process of a
+//! server with threads can change little of that before it becomes the script, nothing without `unsafe` in Rust, and
+//! `fork` copies the page tables of all its memory. So the program of the server is started once more, as the
+//! launcher. It becomes what scripts are to be, and starts each of them with `posix_spawn`, for which the kernel copies
+//! no memory. The server sends an order (a [`Packet`]) and the descriptors in [`DESCRIPTORS`] over a socket, and
+//! continues immediately. The end of a script is reported over two pipes, one for its exchange, one for the reaper.
 //!
 //! The launcher is the parent of its scripts: it alone reaps and signals them, and it adopts and reaps their orphans
-//! ([`set_child_subreaper`](rustix::process::set_child_subreaper)). It ends with its server, and scripts end with it.
-//! If it is killed, the next script gets another launcher.
+//! ([`set_child_subreaper`](rustix::process::set_child_subreaper)). It ends with its server, and scripts end with it,
+//! even if it is killed: its own parent is the [`guard`]. The next script then gets another launcher.
 
+#[cfg(target_os = "linux")]
+mod guard;
 #[cfg(target_os = "linux")]
 mod handle;
 mod message;
@@ -49,8 +50,8 @@ static IS_OWN: AtomicBool = AtomicBool::new(false);
 
 /// Which process starts scripts.
 ///
-/// With a launcher, a script has a session of its own (and so no controlling terminal), the limit of descriptors that
-/// the server was started with, and none of the descriptors that the server's parent has left open, and its orphans
+/// With a launcher, scripts have another session (and so no controlling terminal), the limit of descriptors that the
+/// server was started with, and none of the descriptors that the server's parent has left open, and its orphans
 /// are reaped. Without one, none of this holds. With a launcher, starting a script is also much faster if the server
 /// is large. Launchers exist on Linux only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,11 +142,15 @@ mod absent {
     }
 
     impl Process {
-        pub(in crate::script) fn start(launcher: &Launcher) -> io::Result<Option<Process>> {
+        pub(in crate::script) fn start(launcher: &Launcher, _: Option<(u32, u32)>) -> io::Result<Option<Process>> {
             match launcher.command()? {
                 Some(_) => Err(io::ErrorKind::Unsupported.into()),
                 None => Ok(None),
             }
+        }
+
+        pub(in crate::script) fn user(&self) -> Option<(u32, u32)> {
+            None
         }
 
         pub(in crate::script) fn spawn(&self, _: &Packet, _: &[BorrowedFd<'_>]) -> Result<(), Errno> {

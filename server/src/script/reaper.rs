@@ -217,14 +217,15 @@ impl Shared {
         self.lock().add_work(|state| state.leftovers.push((id, output)));
     }
 
-    /// The launcher, which is started if there is none. `None`: the configuration has none.
-    pub(super) fn launcher(&self, launcher: &Launcher) -> io::Result<Option<Arc<Process>>> {
+    /// The launcher of scripts that run as this user and group. It is started if there is none, or if that of the
+    /// server has changed. `None`: the configuration has none.
+    pub(super) fn launcher(&self, launcher: &Launcher, user: Option<(u32, u32)>) -> io::Result<Option<Arc<Process>>> {
         if *launcher == Launcher::None {
             return Ok(None);
         }
         let mut process = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
-        if process.is_none() {
-            *process = Process::start(launcher)?.map(Arc::new);
+        if process.as_ref().is_none_or(|process| process.user() != user) {
+            *process = Process::start(launcher, user)?.map(Arc::new);
             // The reaper takes it over with its first script.
             self.new_launchers.lock().unwrap_or_else(PoisonError::into_inner).extend(process.clone());
         }
@@ -236,7 +237,7 @@ impl Shared {
         let mut process = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
         process.take_if(|process| Arc::ptr_eq(process, gone));
         drop(process);
-        self.launcher(launcher)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.launcher(launcher, gone.user())?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Removes launchers that have ended. Each is reaped when it is not used any more.
@@ -701,8 +702,7 @@ fn process(shared: &Shared, children: &mut Vec<ReapedChild>, events: &[Events], 
 fn take_reports(reports: &[(u64, Ending)], gone: &[Arc<Process>], children: &mut [ReapedChild]) {
     for (id, ending) in reports {
         if let Some(child) = children.iter_mut().find(|child| child.id == *id) {
-            // A script that could not be run has an exit code, too.
-            child.reported.get_or_insert(*ending);
+            child.reported = Some(*ending);
         }
     }
     for child in children.iter_mut().filter(|child| gone.iter().any(|launcher| child.leader.is_launched_by(launcher))) {

@@ -204,6 +204,12 @@ pub(crate) fn output(running: &mut Running) -> String {
     all
 }
 
+/// The user and the group that scripts switch to.
+#[cfg(target_os = "linux")]
+fn user_of_scripts() -> Option<(u32, u32)> {
+    geteuid().is_root().then(|| user(&fs::read("/etc/passwd").unwrap(), NOBODY).unwrap())
+}
+
 fn pids(line: &str) -> Vec<Pid> {
     line.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect()
 }
@@ -379,11 +385,12 @@ fn a_script_inherits_three_descriptors() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_script_has_a_session_of_its_own() {
+fn a_script_has_a_group_of_its_own_in_a_session_without_a_terminal() {
     let bench = Bench::new();
     let all = bench.output_of("cut -d' ' -f 5-7 /proc/$$/stat; echo $$; (: </dev/tty) 2>&1 | grep -c /dev/tty");
     let [stat, pid, refused] = all.lines().collect::<Vec<_>>()[..] else { panic!("{all}") };
-    assert_eq!(stat, format!("{pid} {pid} 0"), "group, session, and no terminal");
+    let session = bench.scripts.shared.launcher(&Launcher::Own, user_of_scripts()).unwrap().unwrap().pid();
+    assert_eq!(stat, format!("{pid} {session} 0"), "group, session, and no terminal");
     assert_eq!(refused, "1");
 }
 
@@ -500,14 +507,69 @@ fn spools_share_their_limit() {
 #[test]
 fn a_launcher_that_was_killed_is_replaced() {
     let bench = Bench::new();
-    let mut running = bench.sh("echo $$; cat", ScriptInput::Piped);
-    let script = pids(&line(&mut running));
-    let launcher = bench.scripts.shared.launcher(&Launcher::Own).unwrap().unwrap();
-    rustix::process::kill_process(launcher.pid(), rustix::process::Signal::KILL).unwrap();
-    all_gone(&script);
+    for kills_guard in [false, true] {
+        let mut running = bench.sh("sleep 1000 & echo $$ $!; cat", ScriptInput::Piped);
+        let all = pids(&line(&mut running));
+        let guard = bench.scripts.shared.launcher(&Launcher::Own, user_of_scripts()).unwrap().unwrap().pid();
+        let launcher = parent_of(all[0]);
+        assert_eq!(parent_of(launcher), guard);
+        let killed = if kills_guard { guard } else { launcher };
+        rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
+        all_gone(&all);
+        assert_eq!(output(&mut running), "");
+        bench.wait_for_none();
+        all_gone(&[launcher, guard]);
+        assert_eq!(bench.output_of("echo again"), "again\n");
+    }
+}
+
+/// What a script has put into another session is not ended with the launcher.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_daemon_survives_the_launcher() {
+    let bench = Bench::new();
+    let mut running = bench.sh("setsid sh -c 'echo $$; exec sleep 1000' & echo $$; cat", ScriptInput::Piped);
+    let all = pids(&read_until(&mut running, |all| all.iter().filter(|&&byte| byte == b'\n').count() == 2));
+    let launcher = all.iter().map(|pid| parent_of(*pid)).find(|parent| !all.contains(parent)).unwrap();
+    rustix::process::kill_process(launcher, rustix::process::Signal::KILL).unwrap();
     assert_eq!(output(&mut running), "");
     bench.wait_for_none();
-    assert_eq!(bench.output_of("echo again"), "again\n");
+    bench.scripts.end();
+    let (daemons, scripts): (Vec<Pid>, Vec<Pid>) = all.into_iter().partition(|pid| session_of(*pid) == Some(*pid));
+    all_gone(&scripts);
+    assert_eq!(daemons.len(), 1);
+    assert!(!is_gone(&daemons[0]));
+    rustix::process::kill_process(daemons[0], rustix::process::Signal::KILL).unwrap();
+    all_gone(&daemons);
+}
+
+/// A launcher has one user, so another one is started when the user changes: when the server drops its privileges.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_launcher_has_one_user() {
+    let shared = Bench::new().scripts.shared.clone();
+    let launcher = |user| shared.launcher(&Launcher::Own, user).unwrap().unwrap();
+    let (first, again) = (launcher(user_of_scripts()), launcher(user_of_scripts()));
+    assert_eq!(first.pid(), again.pid());
+    assert_ne!(launcher(Some((1, 1))).pid(), first.pid());
+}
+
+#[cfg(target_os = "linux")]
+fn parent_of(pid: Pid) -> Pid {
+    stat_of(pid, 1).unwrap()
+}
+
+#[cfg(target_os = "linux")]
+fn session_of(pid: Pid) -> Option<Pid> {
+    stat_of(pid, 3)
+}
+
+/// A field of `/proc/PID/stat` after the name.
+#[cfg(target_os = "linux")]
+fn stat_of(pid: Pid, field: usize) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    Pid::from_raw(fields.split_whitespace().nth(field)?.parse().ok()?)
 }
 
 #[cfg(target_os = "linux")]

@@ -30,13 +30,15 @@ pub(in crate::script) struct Process {
     reports: OwnedFd,
     /// Reports of why scripts could not be run.
     pub(in crate::script) refusals: OwnedFd,
+    /// The user and the group of its scripts, if not those of the server.
+    user: Option<(u32, u32)>,
     #[allow(dead_code, reason = "it is there to be dropped")]
     child: Reaped,
 }
 
 impl Process {
-    /// Starts a launcher. `None`: the configuration has none.
-    pub(in crate::script) fn start(launcher: &Launcher) -> io::Result<Option<Process>> {
+    /// Starts a launcher whose scripts run as this user and group. `None`: the configuration has none.
+    pub(in crate::script) fn start(launcher: &Launcher, user: Option<(u32, u32)>) -> io::Result<Option<Process>> {
         let Some(mut command) = launcher.command()? else { return Ok(None) };
         let (requests, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         set_socket_timeout(&requests, Timeout::Send, Some(TIMEOUT))?;
@@ -48,11 +50,16 @@ impl Process {
         ioctl_fionbio(&refusals, true)?;
         command.arg0("sanserve-cgi").stdin(Stdio::from(theirs)).stdout(Stdio::null());
         let child = command.spawn()?;
-        let process = Process { requests, reports, refusals, child: Reaped(child) };
+        let process = Process { requests, reports, refusals, user, child: Reaped(child) };
         let nofile = inherited_nofile_limit().unwrap_or(u64::MAX);
-        let hello = Request::Hello { version: VERSION, nofile };
+        let hello = Request::Hello { version: VERSION, nofile, user };
         process.ask(&hello, &[report.as_fd(), refuse.as_fd()])?;
         Ok(Some(process))
+    }
+
+    /// The user and the group of its scripts, if not those of the server.
+    pub(in crate::script) fn user(&self) -> Option<(u32, u32)> {
+        self.user
     }
 
     /// Orders a script to be run.
@@ -86,15 +93,13 @@ impl Process {
         }
     }
 
-    /// Reads reports, and calls `each` with the number and the ending of each script; the first ending counts.
+    /// Reads reports, and calls `each` with the number and the ending of each script.
     /// `false`: the launcher is gone.
     pub(in crate::script) fn read_reports(&self, mut each: impl FnMut(u64, Ending)) -> bool {
         // Reports are written atomically, and their length divides that of the buffer.
         let mut rooms = [[0; 256 * Report::LEN]; 2];
         let mut lens = [0; 2];
-        // A script that could not be run has an ending as well. It is reported later, so it is read first, and passed
-        // on last.
-        for ((fd, room), len) in self.fds().into_iter().zip(&mut rooms).zip(&mut lens).rev() {
+        for ((fd, room), len) in self.fds().into_iter().zip(&mut rooms).zip(&mut lens) {
             match read(fd, room) {
                 Ok(0) => return false,
                 Ok(n) => *len = n,
@@ -114,7 +119,7 @@ impl Process {
         [self.refusals.as_fd(), self.reports.as_fd()]
     }
 
-    /// The process id.
+    /// The process id of the guard.
     #[cfg(test)]
     pub(in crate::script) fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.child.0)

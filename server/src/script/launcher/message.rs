@@ -8,7 +8,7 @@
 use std::ffi::CStr;
 
 /// Incremented when the format changes.
-pub(super) const VERSION: u64 = 2;
+pub(super) const VERSION: u64 = 3;
 
 /// A request of the server. It is one packet, and its descriptors come with it.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) enum Request<'p> {
         version: u64,
         /// The soft limit of descriptors for scripts; `u64::MAX`: none.
         nofile: u64,
+        /// The user and the group to switch to, for all scripts.
+        user: Option<(u32, u32)>,
     },
     /// Runs a script, with the descriptors of its directory, its output, its stderr, the pipe that reports its end,
     /// and its input, if it has one.
@@ -37,8 +39,6 @@ pub(super) enum Request<'p> {
 pub(super) struct Order<'p> {
     /// The number of the script in reports.
     pub(super) id: u64,
-    /// The user and the group to switch to.
-    pub(super) user: Option<(u32, u32)>,
     /// The file that was checked: device and inode.
     pub(super) file: (u64, u64),
     /// The exchange is about to wait for the end of a script.
@@ -62,13 +62,11 @@ pub(in crate::script) struct Packet {
 }
 
 impl Packet {
-    /// An order for the script with number `id`, which switches to this user and group, and is this file: device and
-    /// inode. `is_urgent`: the exchange is about to wait for the end of a script.
-    pub(in crate::script) fn new(id: u64, user: Option<(u32, u32)>, file: (u64, u64), is_urgent: bool) -> Packet {
+    /// An order for the script with number `id`, which is this file: device and inode. `is_urgent`: the exchange is
+    /// about to wait for the end of a script.
+    pub(in crate::script) fn new(id: u64, file: (u64, u64), is_urgent: bool) -> Packet {
         let mut bytes = Vec::with_capacity(2048);
-        let (user, group) = user.unwrap_or_default();
-        let both = u64::from(user) << 32 | u64::from(group);
-        numbers(&[2, id, both, file.0, file.1, is_urgent.into()], &mut bytes);
+        numbers(&[2, id, file.0, file.1, is_urgent.into()], &mut bytes);
         Packet { bytes, list: None }
     }
 
@@ -168,7 +166,11 @@ impl<'p> Request<'p> {
     /// Writes a request without texts; for an order there is [`Packet`].
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Request::Hello { version, nofile } => numbers(&[0, *version, *nofile], out),
+            Request::Hello { version, nofile, user } => {
+                // No script switches to root.
+                let (user, group) = user.unwrap_or_default();
+                numbers(&[0, *version, *nofile, u64::from(user), u64::from(group)], out);
+            }
             Request::Signal { id, signal } => numbers(&[1, *id, u64::from(signal.unsigned_abs())], out),
             Request::Spawn(_) => unreachable!("a server sends a packet"),
         }
@@ -177,22 +179,22 @@ impl<'p> Request<'p> {
     pub(super) fn read(bytes: &'p [u8]) -> Option<Request<'p>> {
         let mut reader = Reader(bytes);
         Some(match reader.number()? {
-            0 => Request::Hello { version: reader.number()?, nofile: reader.number()? },
-            1 => Request::Signal { id: reader.number()?, signal: i32::try_from(reader.number()?).ok()? },
-            2 => {
-                let (id, both) = (reader.number()?, reader.number()?);
-                Request::Spawn(Order {
-                    id,
-                    // No script switches to root.
-                    user: (both != 0).then_some(((both >> 32) as u32, both as u32)),
-                    file: (reader.number()?, reader.number()?),
-                    is_urgent: reader.number()? != 0,
-                    place: reader.text()?,
-                    name: reader.text()?,
-                    arguments: reader.texts()?,
-                    environment: reader.texts()?,
-                })
+            0 => {
+                let (version, nofile) = (reader.number()?, reader.number()?);
+                let user = (reader.number()?, reader.number()?);
+                let user = (user != (0, 0)).then_some((u32::try_from(user.0).ok()?, u32::try_from(user.1).ok()?));
+                Request::Hello { version, nofile, user }
             }
+            1 => Request::Signal { id: reader.number()?, signal: i32::try_from(reader.number()?).ok()? },
+            2 => Request::Spawn(Order {
+                id: reader.number()?,
+                file: (reader.number()?, reader.number()?),
+                is_urgent: reader.number()? != 0,
+                place: reader.text()?,
+                name: reader.text()?,
+                arguments: reader.texts()?,
+                environment: reader.texts()?,
+            }),
             _ => return None,
         })
     }
@@ -231,8 +233,11 @@ mod tests {
 
     #[test]
     fn requests_are_read_as_they_were_written() {
-        let requests =
-            [Request::Hello { version: VERSION, nofile: u64::MAX }, Request::Signal { id: u64::MAX, signal: 15 }];
+        let requests = [
+            Request::Hello { version: VERSION, nofile: u64::MAX, user: None },
+            Request::Hello { version: VERSION, nofile: 1024, user: Some((65_534, 65_533)) },
+            Request::Signal { id: u64::MAX, signal: 15 },
+        ];
         for request in requests {
             let mut bytes = Vec::new();
             request.write(&mut bytes);
@@ -246,8 +251,8 @@ mod tests {
 
     #[test]
     fn orders_are_read_as_they_were_written() {
-        for user in [None, Some((65_534, 65_533))] {
-            let mut packet = Packet::new(7, user, (1, u64::MAX), user.is_some());
+        for is_urgent in [false, true] {
+            let mut packet = Packet::new(7, (1, u64::MAX), is_urgent);
             packet.text(&[b"/srv"]).unwrap();
             packet.text(&[b"./", b"x"]).unwrap();
             packet.list();
@@ -257,9 +262,8 @@ mod tests {
             packet.text(&[b"A", b"=", b"b"]).unwrap();
             let order = Order {
                 id: 7,
-                user,
                 file: (1, u64::MAX),
-                is_urgent: user.is_some(),
+                is_urgent,
                 place: c"/srv",
                 name: c"./x",
                 arguments: vec![c"./x", c""],
@@ -275,14 +279,14 @@ mod tests {
 
     #[test]
     fn a_text_has_no_nul() {
-        let mut packet = Packet::new(7, None, (1, 2), false);
+        let mut packet = Packet::new(7, (1, 2), false);
         packet.list();
         let before = packet.bytes().to_vec();
         assert!(packet.text(&[b"A", b"=", b"b\0c"]).is_err());
         assert_eq!(packet.bytes(), before);
         // A packet from another source is not a request.
         let mut bytes = Vec::new();
-        numbers(&[2, 7, 0, 1, 2, 0, 3], &mut bytes);
+        numbers(&[2, 7, 1, 2, 0, 3], &mut bytes);
         bytes.extend_from_slice(b"a\0b\0");
         assert_eq!(Request::read(&bytes), None);
     }

@@ -1,70 +1,33 @@
-//! The process of the launcher. It has one thread and little memory, so that it can fork cheaply, and its children
-//! may do anything before they become scripts.
+//! The process of the launcher. It prepares itself once as its scripts should be: their user, no terminal, no foreign
+//! descriptors. So nothing is left to do between the creation of a child and its `exec` but what `posix_spawn` does,
+//! which is as fast as `vfork`: no memory is copied, and the launcher continues when the child has become the script.
 
 use std::ffi::c_int;
 use std::fs;
-use std::hint::black_box;
 use std::io::{self, IoSliceMut};
 use std::mem::{self, MaybeUninit};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use fork::Fork;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, stat, statat};
 use rustix::io::{Errno, write};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use rustix::process::{
-    Pid, Resource, Signal, fchdir, getpid, getrlimit, kill_process_group, set_child_subreaper,
-    set_parent_process_death_signal, setrlimit, setsid,
+    Pid, Resource, Rlimit, Signal, chdir, fchdir, getpid, getrlimit, kill_process_group, set_child_subreaper,
+    setrlimit, setsid,
 };
-use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{Gid, Uid, set_name, set_thread_gid, set_thread_groups, set_thread_uid};
 use signal_hook::consts as signals;
 
+use super::guard;
 use super::message::{Ending, Order, Report, Request, VERSION};
 use super::{DESCRIPTORS, PACKET};
-
-/// Signals that may have been set to be ignored by the parent of the server. A handler is not inherited by a script,
-/// so all of them have their default effect in scripts. In the launcher itself they do nothing: it ends with its
-/// server.
-const HANDLED: [c_int; 23] = [
-    signals::SIGHUP,
-    signals::SIGINT,
-    signals::SIGQUIT,
-    signals::SIGTERM,
-    signals::SIGUSR1,
-    signals::SIGUSR2,
-    signals::SIGALRM,
-    signals::SIGPIPE,
-    signals::SIGTSTP,
-    signals::SIGTTIN,
-    signals::SIGTTOU,
-    signals::SIGXFSZ,
-    signals::SIGXCPU,
-    signals::SIGVTALRM,
-    signals::SIGPROF,
-    signals::SIGWINCH,
-    signals::SIGURG,
-    signals::SIGIO,
-    signals::SIGSYS,
-    signals::SIGCONT,
-    signals::SIGTRAP,
-    signals::SIGABRT,
-    signals::SIGCHLD,
-];
-
-/// The delay before a signal is tried again for a child that does not lead its group yet.
-const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-
-/// In the test program, other threads get SIGCHLD.
-const IS_TEST: bool = cfg!(test);
 
 /// What is written atomically to the pipe for reports: complete reports, and no more than `PIPE_BUF`.
 const PIECE: usize = 128 * Report::LEN;
@@ -75,7 +38,7 @@ const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// Starts scripts for the server at the other end of standard input, until the server has ended.
 pub(super) fn run() -> ! {
-    let code = match Launcher::new().and_then(Launcher::serve) {
+    let code = match prepare().and_then(guard::fork).and_then(Launcher::new).and_then(Launcher::serve) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("sanserve: the launcher of CGI scripts failed: {error}");
@@ -85,10 +48,26 @@ pub(super) fn run() -> ! {
     exit(code)
 }
 
+/// What the launcher and its guard have in common.
+fn prepare() -> io::Result<()> {
+    // It does not lead a group yet. From here on there is no terminal, and scripts cannot get one: only the leader of
+    // the session could.
+    setsid()?;
+    close_inherited();
+    // It ends with its server, and signals are for that.
+    SigSet::all().thread_block()?;
+    // A parent of the server may have had it ignored, and then children would not wait to be reaped.
+    signal_hook::flag::register(signals::SIGCHLD, Arc::default())?;
+    let _ = set_name(c"sanserve-cgi");
+    Ok(chdir("/")?)
+}
+
 struct Launcher {
     children: Vec<Child>,
     /// Readable when a child may have exited.
     exits: SignalFd,
+    /// Readable when the guard has ended.
+    guard: OwnedFd,
     reports: OwnedFd,
     /// For reports that a script could not be run.
     refusals: OwnedFd,
@@ -96,55 +75,63 @@ struct Launcher {
     unsent: Vec<u8>,
     /// The input of a script that has none.
     nothing: OwnedFd,
-    nofile: u64,
+    /// The limits of descriptors of the launcher, and of scripts.
+    nofile: [Rlimit; 2],
+    /// The launcher has switched to another user for scripts.
+    is_other_user: bool,
+    /// The signals and the process group of scripts.
+    attributes: PosixSpawnAttr,
     packet: Vec<u8>,
-    /// This is a child of the launcher, which signals may terminate.
-    is_script: Arc<AtomicBool>,
 }
 
 /// A running script.
 struct Child {
     id: u64,
     pid: Pid,
-    /// A signal to send as soon as it leads its group.
-    pending: Option<Signal>,
     /// Reports to its exchange that it has exited.
     exit: OwnedFd,
 }
 
 impl Launcher {
-    fn new() -> io::Result<Launcher> {
-        // It does not lead a group yet.
-        setsid()?;
-        close_inherited();
-        let is_script = Arc::new(AtomicBool::new(false));
-        for signal in HANDLED {
-            signal_hook::flag::register_conditional_default(signal, Arc::clone(&is_script))?;
-        }
-        // SIGPIPE adds nothing to the error of the write.
-        let blocked = SigSet::from_iter([Number::SIGCHLD, Number::SIGPIPE]);
-        blocked.thread_block()?;
+    fn new(guard: OwnedFd) -> io::Result<Launcher> {
         let child = SigSet::from_iter([Number::SIGCHLD]);
         let exits = SignalFd::with_flags(&child, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let nothing = openat(CWD, c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         // Orphans of scripts become children of the launcher, and are reaped.
         let _ = set_child_subreaper(Some(getpid()));
-        let _ = set_name(c"sanserve-cgi");
-        let _ = rustix::process::chdir("/");
+        let mut attributes = PosixSpawnAttr::init()?;
+        attributes.set_flags(
+            PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
+                | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK
+                | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
+        )?;
+        attributes.set_pgroup(nix::unistd::Pid::from_raw(0))?;
+        attributes.set_sigmask(&SigSet::empty())?;
+        // Also those that the parent of the server has had ignored.
+        attributes.set_sigdefault(&SigSet::all())?;
         let mut packet = vec![0; PACKET];
         let protocol = || io::Error::new(io::ErrorKind::InvalidData, "this is not a server of the same version");
         match receive(&mut packet)? {
-            Some((Request::Hello { version: VERSION, nofile }, [Some(reports), Some(refusals), None, ..])) => {
+            Some((Request::Hello { version: VERSION, nofile, user }, [Some(reports), Some(refusals), None, ..])) => {
+                if let Some((user, group)) = user {
+                    set_thread_groups(&[])?;
+                    set_thread_gid(Gid::from_raw(group))?;
+                    set_thread_uid(Uid::from_raw(user))?;
+                }
+                let limit = getrlimit(Resource::Nofile);
+                let of_scripts = Rlimit { current: (nofile != u64::MAX).then_some(nofile), ..limit };
                 Ok(Launcher {
                     children: Vec::new(),
                     exits,
+                    guard,
                     reports,
                     refusals,
                     unsent: Vec::new(),
                     nothing,
-                    nofile,
+                    nofile: [limit, of_scripts],
+                    is_other_user: user.is_some(),
+                    attributes,
                     packet,
-                    is_script,
                 })
             }
             _ => Err(protocol()),
@@ -155,41 +142,43 @@ impl Launcher {
         let mut packet = mem::take(&mut self.packet);
         let mut naps = false;
         loop {
-            let bound = match self.send_pending() {
-                false => Some(&SOON),
-                true if naps || IS_TEST => Some(&NAP),
-                true => None,
-            };
             let stdin = io::stdin();
-            let mut fds = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&self.exits, PollFlags::IN)];
-            match poll(&mut fds[..if naps { 1 } else { 2 }], bound) {
+            let mut fds = [
+                PollFd::new(&stdin, PollFlags::IN),
+                PollFd::new(&self.guard, PollFlags::IN),
+                PollFd::new(&self.exits, PollFlags::IN),
+            ];
+            match poll(&mut fds[..if naps { 2 } else { 3 }], naps.then_some(&NAP)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let [asked, exited] = fds.map(|fd| !fd.revents().is_empty());
+            let [asked, unguarded, exited] = fds.map(|fd| !fd.revents().is_empty());
             if exited {
                 // The signal is pending at most once.
                 let _ = self.exits.read_signal();
             }
-            if exited || naps || IS_TEST {
+            if exited || naps {
                 self.reap();
             }
             naps = false;
-            if asked {
-                match receive(&mut packet)? {
-                    Some((Request::Spawn(order), fds)) => {
-                        self.spawn(&order, fds);
-                        naps = !order.is_urgent;
+            let request = match asked {
+                true => receive(&mut packet)?,
+                false if unguarded => None,
+                false => continue,
+            };
+            match request {
+                Some((Request::Spawn(order), fds)) => {
+                    self.spawn(&order, fds);
+                    naps = !order.is_urgent;
+                }
+                Some((Request::Signal { id, signal }, _)) => self.signal(id, signal),
+                Some((Request::Hello { .. }, _)) => {}
+                None => {
+                    // The server or the guard has ended in some way.
+                    for child in &self.children {
+                        let _ = kill_process_group(child.pid, Signal::KILL);
                     }
-                    Some((Request::Signal { id, signal }, _)) => self.signal(id, signal),
-                    Some((Request::Hello { .. }, _)) => {}
-                    None => {
-                        // The server has ended in some way.
-                        for child in &self.children {
-                            let _ = kill_process_group(child.pid, Signal::KILL);
-                        }
-                        return Ok(());
-                    }
+                    return Ok(());
                 }
             }
         }
@@ -202,97 +191,53 @@ impl Launcher {
             let _ = write(&self.refusals, &Report { id: order.id, ending }.to_bytes());
             return;
         };
-        // The child shares this memory copy-on-write. Memory that it will allocate is allocated here before, so that
-        // fewer pages are copied.
-        let lists = [order.arguments.len(), order.environment.len()];
-        drop(black_box(lists.map(|len| Vec::<*const u8>::with_capacity(len + 1))));
-        match fork::fork() {
-            Ok(Fork::Child) => {
-                let input = input.as_ref().unwrap_or(&self.nothing);
-                // The closure must not return in the child: there would be two launchers.
-                let prepare = || self.become_script(order, &directory, [input, &output, &stderr]);
-                let ending = catch_unwind(AssertUnwindSafe(prepare));
-                let ending = ending.unwrap_or(Ending::Refused(Errno::IO.raw_os_error()));
-                self.refuse(&exit, Report { id: order.id, ending });
-                std::process::exit(127)
-            }
-            Ok(Fork::Parent(pid)) => {
-                let Some(pid) = Pid::from_raw(pid) else { return };
-                self.children.push(Child { id: order.id, pid, pending: None, exit });
-            }
-            Err(error) => {
-                let ending = Ending::Refused(error.raw_os_error().unwrap_or_default());
-                self.refuse(&exit, Report { id: order.id, ending });
+        let input = input.as_ref().unwrap_or(&self.nothing);
+        match self.start(order, &directory, [input, &output, &stderr]) {
+            Ok(pid) => self.children.push(Child { id: order.id, pid, exit }),
+            Err(ending) => {
+                // To the exchange, and to the server.
+                let report = Report { id: order.id, ending }.to_bytes();
+                let _ = write(&exit, &report);
+                let _ = write(&self.refusals, &report);
             }
         }
     }
 
-    /// Reports to the exchange and the server that a script could not be run.
-    fn refuse(&self, exit: &OwnedFd, report: Report) {
-        let bytes = report.to_bytes();
-        let _ = write(exit, &bytes);
-        let _ = write(&self.refusals, &bytes);
-    }
-
-    /// In the child: becomes the script, or returns why not.
-    fn become_script(&self, order: &Order<'_>, directory: &OwnedFd, [input, output, stderr]: [&OwnedFd; 3]) -> Ending {
+    /// Starts the script, or returns why not.
+    fn start(&self, order: &Order<'_>, directory: &OwnedFd, stdio: [&OwnedFd; 3]) -> Result<Pid, Ending> {
         let refused = |error: Errno| Ending::Refused(error.raw_os_error());
-        let prepare = || {
-            self.is_script.store(true, Ordering::SeqCst);
-            // No controlling terminal. From here on, the child can be sent signals.
-            setsid()?;
-            let mut limit = getrlimit(Resource::Nofile);
-            limit.current = (self.nofile != u64::MAX).then_some(self.nofile);
-            setrlimit(Resource::Nofile, limit)?;
-            fchdir(directory)?;
-            dup2_stdin(input)?;
-            dup2_stdout(output)?;
-            dup2_stderr(stderr)?;
-            if let Some((user, group)) = order.user {
-                set_thread_groups(&[])?;
-                set_thread_gid(Gid::from_raw(group))?;
-                set_thread_uid(Uid::from_raw(user))?;
-            }
-            // A change of the user resets this.
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            SigSet::empty().thread_set_mask().map_err(|error| Errno::from_raw_os_error(error as i32))
-        };
-        if let Err(error) = prepare() {
-            return refused(error);
-        }
+        let failed = |error: nix::errno::Errno| Ending::Refused(error as i32);
+        // The child begins in the directory of its parent.
+        fchdir(directory).map_err(refused)?;
         // The directory was entered by its descriptor, which needs no permission on the way.
-        if order.user.is_some() && matches!(stat(order.place), Err(Errno::ACCESS)) {
-            return Ending::Unreachable;
+        if self.is_other_user && matches!(stat(order.place), Err(Errno::ACCESS)) {
+            return Err(Ending::Unreachable);
         }
         match statat(CWD, order.name, AtFlags::empty()) {
             Ok(stat) if super::identity(&stat) == order.file => {}
-            Ok(_) => return Ending::Replaced,
-            Err(error) => return refused(error),
+            Ok(_) => return Err(Ending::Replaced),
+            Err(error) => return Err(refused(error)),
         }
-        match nix::unistd::execve(order.name, &order.arguments, &order.environment) {
-            Err(error) => Ending::Refused(error as i32),
+        let mut actions = PosixSpawnFileActions::init().map_err(failed)?;
+        for (fd, number) in stdio.into_iter().zip(0..) {
+            // All other descriptors are closed by the `exec`.
+            actions.add_dup2(fd.as_raw_fd(), number).map_err(failed)?;
         }
+        let [of_launcher, of_scripts] = self.nofile;
+        setrlimit(Resource::Nofile, of_scripts).map_err(refused)?;
+        let spawned = posix_spawn(order.name, &actions, &self.attributes, &order.arguments, &order.environment);
+        let _ = setrlimit(Resource::Nofile, of_launcher);
+        // So that no directory of a script stays in use.
+        let _ = chdir("/");
+        let pid = spawned.map_err(failed)?;
+        Pid::from_raw(pid.as_raw()).ok_or(refused(Errno::SRCH))
     }
 
-    fn signal(&mut self, id: u64, signal: i32) {
-        if let Some(child) = self.children.iter_mut().find(|child| child.id == id) {
-            child.pending = Signal::from_named_raw(signal);
+    fn signal(&self, id: u64, signal: i32) {
+        let child = self.children.iter().find(|child| child.id == id);
+        if let Some((child, signal)) = child.zip(Signal::from_named_raw(signal)) {
+            let _ = kill_process_group(child.pid, signal);
         }
-        self.send_pending();
-    }
-
-    /// Sends the signals that are due. `false`: a child does not lead its group yet.
-    fn send_pending(&mut self) -> bool {
-        let mut all = true;
-        for child in &mut self.children {
-            if let Some(signal) = child.pending {
-                match kill_process_group(child.pid, signal) {
-                    Err(Errno::SRCH) => all = false,
-                    Ok(()) | Err(_) => child.pending = None,
-                }
-            }
-        }
-        all
     }
 
     /// Reaps children that have exited, and reports those that were scripts.
