@@ -20,13 +20,13 @@ pub async fn answer(x: &mut Exchange<'_>) -> io::Result<()> {
     }
     let media_type = x.field("Content-Type").and_then(|value| std::str::from_utf8(value).ok());
     let Some(boundary) = media_type.and_then(|value| multer::parse_boundary(value).ok()) else {
-        return x.error(UNSUPPORTED_MEDIA_TYPE, None, None).await;
+        return x.error(UNSUPPORTED_MEDIA_TYPE, None, None);
     };
     match parts(x, boundary).await {
-        Ok(list) => x.answer(StatusCode::OK, "text/plain; charset=utf-8", list).await,
+        Ok(list) => x.answer(StatusCode::OK, "text/plain; charset=utf-8", list),
         Err(multer::Error::StreamReadFailed(error)) => Err(io::Error::other(error)),
-        Err(multer::Error::StreamSizeExceeded { .. }) => x.error(StatusCode::CONTENT_TOO_LARGE, None, None).await,
-        Err(error) => x.error(StatusCode::BAD_REQUEST, None, Some(&error.to_string())).await,
+        Err(multer::Error::StreamSizeExceeded { .. }) => x.error(StatusCode::CONTENT_TOO_LARGE, None, None),
+        Err(error) => x.error(StatusCode::BAD_REQUEST, None, Some(&error.to_string())),
     }
 }
 

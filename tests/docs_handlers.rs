@@ -314,7 +314,7 @@ mod hello_async {
 
     fn main() -> std::io::Result<()> {
         let server = Server::bind("127.0.0.1:8000", Site::without_files())?;
-        let hello = async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "hello\n").await;
+        let hello = async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "hello\n");
         server.with_handler(move || hello).run()
     }
 }
@@ -327,7 +327,7 @@ mod shout_async {
     async fn shout(x: &mut Exchange<'_>) -> std::io::Result<()> {
         let mut body = Vec::new();
         x.read_to_end(&mut body).await?;
-        x.answer(StatusCode::OK, "text/plain", body.to_ascii_uppercase()).await
+        x.answer(StatusCode::OK, "text/plain", body.to_ascii_uppercase())
     }
 
     fn main() -> std::io::Result<()> {
@@ -431,8 +431,8 @@ mod tables {
         x.flush().await?;
         x.send_file(file, ..).await?;
         x.finish().await?;
-        x.answer(StatusCode::OK, "text/html", "page").await?;
-        x.error(StatusCode::NOT_FOUND, None, None).await?;
+        x.answer(StatusCode::OK, "text/html", "page")?;
+        x.error(StatusCode::NOT_FOUND, None, None)?;
         let (_socket, _read) = x.upgrade("websocket", &[]).await?.into_tcp().expect("it is TCP");
         x.log(format_args!("items"));
         x.decline()?;

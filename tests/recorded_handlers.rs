@@ -154,7 +154,7 @@ reads! {
         async fn do_post(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
             let mut text = String::new();
             smol::io::AsyncReadExt::read_to_string(x, &mut text).await?;
-            x.answer(StatusCode::OK, "text/plain", text.to_uppercase()).await
+            x.answer(StatusCode::OK, "text/plain", text.to_uppercase())
         }
     }
 }

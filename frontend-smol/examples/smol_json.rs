@@ -51,7 +51,7 @@ impl Api {
 }
 
 async fn reply(x: &Exchange<'_>, status: StatusCode, text: &str) -> io::Result<()> {
-    x.answer(status, "application/json", format!("{text}\n")).await
+    x.answer(status, "application/json", format!("{text}\n"))
 }
 
 fn json(id: usize, note: &str) -> String {

@@ -67,7 +67,7 @@ fn watch(root: &Path, pages: Pages) -> notify::Result<RecommendedWatcher> {
 
 async fn answer(x: &mut Exchange<'_>, state: Arc<State>) -> io::Result<()> {
     match x.path() {
-        b"/_reload.js" => x.answer(StatusCode::OK, "text/javascript", SCRIPT).await,
+        b"/_reload.js" => x.answer(StatusCode::OK, "text/javascript", SCRIPT),
         b"/_reload" => {
             let accept = x.field("Sec-WebSocket-Key").map(derive_accept_key).ok_or(StatusCode::BAD_REQUEST)?;
             let draining = x.draining();

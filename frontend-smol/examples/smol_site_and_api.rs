@@ -15,15 +15,13 @@ impl Handler for Mixed {
         match (x.method(), x.path()) {
             (b"GET" | b"HEAD", b"/api/visits") => {
                 let text = format!("{{\"visits\":{}}}\n", VISITS.load(Ordering::Relaxed));
-                x.answer(StatusCode::OK, "application/json", text).await
+                x.answer(StatusCode::OK, "application/json", text)
             }
             (b"DELETE", b"/api/visits") => {
                 VISITS.store(0, Ordering::Relaxed);
                 x.respond(StatusCode::NO_CONTENT)?.send()
             }
-            (_, path) if path.starts_with(b"/api/") => {
-                x.error(StatusCode::NOT_FOUND, Some("No such resource"), None).await
-            }
+            (_, path) if path.starts_with(b"/api/") => x.error(StatusCode::NOT_FOUND, Some("No such resource"), None),
             _ => {
                 VISITS.fetch_add(1, Ordering::Relaxed);
                 x.decline()

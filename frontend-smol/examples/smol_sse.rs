@@ -17,7 +17,7 @@ struct Clock;
 impl Handler for Clock {
     async fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         if x.path() != b"/clock" {
-            return x.answer(StatusCode::OK, "text/html;charset=utf-8", PAGE).await;
+            return x.answer(StatusCode::OK, "text/html;charset=utf-8", PAGE);
         }
         let head = x.respond(StatusCode::OK)?.field("Content-Type", "text/event-stream")?;
         head.field("Cache-Control", "no-store")?.send()?;

@@ -20,7 +20,7 @@ impl Handler for Uploads {
             return x.unsupported();
         }
         let Some(name) = plain_name(x.path()) else {
-            return x.error(StatusCode::FORBIDDEN, Some("A plain name, please"), None).await;
+            return x.error(StatusCode::FORBIDDEN, Some("A plain name, please"), None);
         };
         // The file gets its name when it is complete, so that no client sees half an upload.
         let part = Part(self.0.join(format!(".{name}.{}", x.peer().port().unwrap_or_default())));

@@ -9,7 +9,7 @@ use tungstenite::protocol::{Role, WebSocket};
 async fn shake_hands(x: &mut Exchange<'_>) -> io::Result<()> {
     let key = x.field("Sec-WebSocket-Key").filter(|_| x.field("Sec-WebSocket-Version") == Some(b"13"));
     let Some(key) = key else {
-        return x.error(StatusCode::BAD_REQUEST, Some("This is a WebSocket"), None).await;
+        return x.error(StatusCode::BAD_REQUEST, Some("This is a WebSocket"), None);
     };
     let upgraded = x.upgrade("websocket", &[("Sec-WebSocket-Accept", &derive_accept_key(key))]).await?;
     // `tungstenite` blocks, so it runs on a thread of the pool for blocking work.

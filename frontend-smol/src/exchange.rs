@@ -178,7 +178,7 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// As [`respond`](Self::respond).
-    pub async fn error(&self, status: StatusCode, message: Option<&str>, explanation: Option<&str>) -> io::Result<()> {
+    pub fn error(&self, status: StatusCode, message: Option<&str>, explanation: Option<&str>) -> io::Result<()> {
         self.reply(|reply| reply.error(status, message, explanation))
     }
 
@@ -186,7 +186,7 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// As [`respond`](Self::respond), and [`Misuse::Field`] for a media type that is not a valid field value.
-    pub async fn answer(&self, status: StatusCode, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
+    pub fn answer(&self, status: StatusCode, media_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
         self.reply(|reply| reply.answer(status, media_type, body))
     }
 
@@ -218,7 +218,7 @@ impl Exchange<'_> {
     /// use sanserve_smol::{Assets, Exchange, StatusCode};
     ///
     /// async fn answer(x: &mut Exchange<'_>, assets: &Assets) -> std::io::Result<()> {
-    ///     if x.send_asset(assets)? { Ok(()) } else { x.error(StatusCode::NOT_FOUND, None, None).await }
+    ///     if x.send_asset(assets)? { Ok(()) } else { x.error(StatusCode::NOT_FOUND, None, None) }
     /// }
     /// # let _ = answer;
     /// ```

@@ -24,7 +24,7 @@ use crate::exchange::{Exchange, Known};
 ///
 /// impl Handler for Sum {
 ///     async fn do_get(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
-///         x.answer(StatusCode::OK, "text/plain", self.0.to_string()).await
+///         x.answer(StatusCode::OK, "text/plain", self.0.to_string())
 ///     }
 ///
 ///     async fn do_post(&mut self, x: &mut Exchange<'_>) -> std::io::Result<()> {
@@ -32,7 +32,7 @@ use crate::exchange::{Exchange, Known};
 ///         x.take(20).read_to_string(&mut body).await?;
 ///         match body.trim().parse::<u64>() {
 ///             Ok(number) => self.0 = self.0.saturating_add(number),
-///             Err(_) => return x.error(StatusCode::BAD_REQUEST, Some("Not a number"), None).await,
+///             Err(_) => return x.error(StatusCode::BAD_REQUEST, Some("Not a number"), None),
 ///         }
 ///         self.do_get(x).await
 ///     }
@@ -45,14 +45,14 @@ use crate::exchange::{Exchange, Known};
 /// use sanserve_smol::{Exchange, Server, Site, StatusCode};
 ///
 /// async fn hello(x: &mut Exchange<'_>) -> std::io::Result<()> {
-///     x.answer(StatusCode::OK, "text/plain", "Hello!\n").await
+///     x.answer(StatusCode::OK, "text/plain", "Hello!\n")
 /// }
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
 /// let server = server.with_handler(|| hello);
 /// // Or a closure with the type of its parameter:
-/// let server = server.with_handler(|| async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "Hi!\n").await);
+/// let server = server.with_handler(|| async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "Hi!\n"));
 /// # Ok(())
 /// # }
 /// ```
@@ -138,7 +138,7 @@ pub trait Handler: Send {
 /// use sanserve_smol::{Answer, Exchange, Server, Site, StatusCode};
 ///
 /// async fn hello(x: &mut Exchange<'_>) -> std::io::Result<()> {
-///     x.answer(StatusCode::OK, "text/plain", "hello\n").await
+///     x.answer(StatusCode::OK, "text/plain", "hello\n")
 /// }
 ///
 /// /// A function of yours that takes a handler.
@@ -182,7 +182,7 @@ impl<F: for<'x> Answer<'x> + Send> Handler for F {
 /// use sanserve_smol::{Exchange, Server, Site, StatusCode};
 ///
 /// async fn greet(x: &mut Exchange<'_>, name: Arc<str>) -> std::io::Result<()> {
-///     x.answer(StatusCode::OK, "text/plain", format!("I am {name}\n")).await
+///     x.answer(StatusCode::OK, "text/plain", format!("I am {name}\n"))
 /// }
 ///
 /// # fn main() -> std::io::Result<()> {
@@ -240,7 +240,7 @@ pub type BoxedAnswer<'x> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 
 ///     let mut requests = 0;
 ///     handler_fn(move |x| {
 ///         requests += 1;
-///         Box::pin(async move { x.answer(StatusCode::OK, "text/plain", format!("{requests}\n")).await })
+///         Box::pin(async move { x.answer(StatusCode::OK, "text/plain", format!("{requests}\n")) })
 ///     })
 /// });
 /// # Ok(())

@@ -105,7 +105,7 @@ const LEAST_THREADS: usize = 2;
 /// use sanserve_smol::{Exchange, Server, Site, StatusCode};
 ///
 /// async fn hello(x: &mut Exchange<'_>) -> std::io::Result<()> {
-///     x.answer(StatusCode::OK, "text/plain", "Hello!\n").await
+///     x.answer(StatusCode::OK, "text/plain", "Hello!\n")
 /// }
 ///
 /// # fn main() -> std::io::Result<()> {
@@ -212,7 +212,7 @@ impl Server {
     ///
     /// # fn main() -> std::io::Result<()> {
     /// let server = Server::bind("127.0.0.1:0", Site::without_files())?;
-    /// let server = server.with_fn(async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "Hi!\n").await);
+    /// let server = server.with_fn(async |x: &mut Exchange<'_>| x.answer(StatusCode::OK, "text/plain", "Hi!\n"));
     /// # drop(server);
     /// # Ok(())
     /// # }
@@ -237,7 +237,7 @@ impl Server {
     ///
     /// async fn count(x: &mut Exchange<'_>, requests: Arc<AtomicU64>) -> std::io::Result<()> {
     ///     let number = requests.fetch_add(1, Ordering::Relaxed);
-    ///     x.answer(StatusCode::OK, "text/plain", format!("{number}\n")).await
+    ///     x.answer(StatusCode::OK, "text/plain", format!("{number}\n"))
     /// }
     ///
     /// # fn main() -> std::io::Result<()> {

@@ -17,11 +17,11 @@ struct Counting(u32, Arc<AtomicUsize>);
 impl Handler for Counting {
     async fn do_get(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
         self.0 += 1;
-        x.answer(StatusCode::OK, "text/plain", format!("get {}", self.0)).await
+        x.answer(StatusCode::OK, "text/plain", format!("get {}", self.0))
     }
 
     async fn do_post(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-        x.answer(StatusCode::OK, "text/plain", "post").await
+        x.answer(StatusCode::OK, "text/plain", "post")
     }
 }
 
@@ -106,7 +106,7 @@ fn responses_without_content_have_no_body() {
 fn an_error_page_contains_the_texts_of_the_handler() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
-            x.error(StatusCode::new(999).unwrap(), Some("short & bad"), Some("long <explanation>")).await
+            x.error(StatusCode::new(999).unwrap(), Some("short & bad"), Some("long <explanation>"))
         }
     });
     let answer = server.get("/");
@@ -145,7 +145,7 @@ fn invalid_parts_of_a_head_are_errors_and_not_sent() {
             assert!(x.respond(StatusCode::CONTINUE).is_err() && x.inform(StatusCode::OK).is_err());
             assert!(x.write_all(b"no head").await.is_err() && x.finish().await.is_err());
             let second = x.respond(StatusCode::NOT_FOUND)?;
-            x.answer(StatusCode::OK, "text/plain", "one").await?;
+            x.answer(StatusCode::OK, "text/plain", "one")?;
             assert!(second.send().is_err() && x.respond(StatusCode::OK).is_err());
             Ok(())
         }
@@ -216,7 +216,7 @@ fn an_interim_response_is_sent_immediately() {
             Box::pin(async move {
                 x.inform(StatusCode::EARLY_HINTS)?.field("Link", "</style.css>; rel=preload")?.send()?;
                 told.recv().await.unwrap();
-                x.answer(StatusCode::OK, "text/plain", "done").await
+                x.answer(StatusCode::OK, "text/plain", "done")
             })
         })
     });
@@ -276,7 +276,7 @@ fn declined_requests_are_answered_by_the_files() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             if x.path() == b"/hello" {
-                return x.answer(StatusCode::OK, "text/plain", "hello").await;
+                return x.answer(StatusCode::OK, "text/plain", "hello");
             }
             x.decline()?;
             assert!(x.respond(StatusCode::OK).is_err());
@@ -307,7 +307,7 @@ fn portable(call: Call, reply: &mut Reply<'_>) -> Result<(), HandlerError> {
 }
 
 async fn own(x: &mut Exchange<'_>) -> io::Result<()> {
-    x.answer(StatusCode::OK, "text/plain", "own").await
+    x.answer(StatusCode::OK, "text/plain", "own")
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn log_lines_have_pythons_format_and_are_escaped() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             x.log(format_args!("asked for {} \x1b[31m", "it"));
-            x.answer(StatusCode::OK, "text/plain", "").await?;
+            x.answer(StatusCode::OK, "text/plain", "")?;
             x.finish().await?;
             x.log(format_args!("done"));
             Ok(())
@@ -352,7 +352,7 @@ fn a_peer_that_waits_gets_100_continue_or_a_refusal() {
     let echo = async |x: &mut Exchange<'_>| {
         let mut body = Vec::new();
         x.read_to_end(&mut body).await?;
-        x.answer(StatusCode::OK, "text/plain", body).await
+        x.answer(StatusCode::OK, "text/plain", body)
     };
     let server = run(|site| site.with_policy(Picky), move |server| server.with_handler(move || echo));
     let mut peer = server.connect();
@@ -372,7 +372,7 @@ fn a_peer_that_waits_gets_100_continue_or_a_refusal() {
 /// Counts the requests of all connections.
 async fn counting(x: &mut Exchange<'_>, count: Arc<AtomicUsize>) -> io::Result<()> {
     let text = format!("{} {}", String::from_utf8_lossy(x.method()), count.fetch_add(1, Ordering::Relaxed));
-    x.answer(StatusCode::OK, "text/plain", text).await
+    x.answer(StatusCode::OK, "text/plain", text)
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn one_function_may_respond_to_all_connections() {
     let server = run(|site| site, |server| server.with_state(Arc::new(AtomicUsize::new(0)), counting));
     assert_eq!(server.connect().get("/").body_text(), "GET 0");
     assert_eq!(server.connect().ask("FOO / HTTP/1.1\r\nHost: x\r\n\r\n").body_text(), "FOO 1");
-    let closure = async |x: &mut Exchange<'_>, text: &'static str| x.answer(StatusCode::OK, "text/plain", text).await;
+    let closure = async |x: &mut Exchange<'_>, text: &'static str| x.answer(StatusCode::OK, "text/plain", text);
     let server = run(|site| site, |server| server.with_state("state", closure));
     assert_eq!(server.get("/").body_text(), "state");
     let server = run(|site| site, |server| server.with_fn(own));
@@ -392,19 +392,19 @@ fn each_common_method_has_a_method_of_the_trait() {
     struct Named;
     impl Handler for Named {
         async fn do_put(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-            x.answer(StatusCode::OK, "text/plain", "put").await
+            x.answer(StatusCode::OK, "text/plain", "put")
         }
         async fn do_patch(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-            x.answer(StatusCode::OK, "text/plain", "patch").await
+            x.answer(StatusCode::OK, "text/plain", "patch")
         }
         async fn do_delete(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-            x.answer(StatusCode::OK, "text/plain", "delete").await
+            x.answer(StatusCode::OK, "text/plain", "delete")
         }
         async fn do_options(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-            x.answer(StatusCode::OK, "text/plain", "options").await
+            x.answer(StatusCode::OK, "text/plain", "options")
         }
         async fn do_other(&mut self, x: &mut Exchange<'_>) -> io::Result<()> {
-            x.answer(StatusCode::OK, "text/plain", "other").await
+            x.answer(StatusCode::OK, "text/plain", "other")
         }
     }
     let server = serve(|| Named);
@@ -465,7 +465,7 @@ async fn asset(x: &mut Exchange<'_>, assets: Assets) -> io::Result<()> {
     if x.path() == b"/any/thing" {
         return x.send_asset_at(&assets, "index.html").map(|found| assert!(found));
     }
-    if x.send_asset(&assets)? { Ok(()) } else { x.error(StatusCode::NOT_FOUND, Some("nothing here"), None).await }
+    if x.send_asset(&assets)? { Ok(()) } else { x.error(StatusCode::NOT_FOUND, Some("nothing here"), None) }
 }
 
 #[test]

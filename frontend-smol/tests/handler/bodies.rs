@@ -165,7 +165,7 @@ fn a_handler_may_wait_for_a_timer() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             smol::Timer::after(std::time::Duration::from_millis(5)).await;
-            x.answer(StatusCode::OK, "text/plain", "late").await
+            x.answer(StatusCode::OK, "text/plain", "late")
         }
     });
     let mut peer = server.connect();
@@ -180,7 +180,7 @@ fn a_half_close_does_not_end_the_connection() {
     let server = serve(|| {
         async |x: &mut Exchange<'_>| {
             smol::Timer::after(std::time::Duration::from_millis(2_500)).await;
-            x.answer(StatusCode::OK, "text/plain", "late").await
+            x.answer(StatusCode::OK, "text/plain", "late")
         }
     });
     let peers = ["GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"].map(|request| {
@@ -205,7 +205,7 @@ fn a_handler_is_not_polled_while_nothing_happens() {
             let told = told.clone();
             Box::pin(async move {
                 if x.path() != b"/counted" {
-                    return x.answer(StatusCode::OK, "text/plain", "").await;
+                    return x.answer(StatusCode::OK, "text/plain", "");
                 }
                 x.respond(StatusCode::OK)?.send()?;
                 x.write_all(b"begun, ").await?;

@@ -18,7 +18,7 @@ async fn failing(x: &mut Exchange<'_>) -> io::Result<()> {
         b"/error" => return Err(io::Error::other("for a reason")),
         b"/nothing" => return Ok(()),
         b"/done" => {
-            x.answer(StatusCode::OK, "text/plain", "all of it").await?;
+            x.answer(StatusCode::OK, "text/plain", "all of it")?;
             return Err(io::Error::other("too late to matter"));
         }
         b"/unsent" => {
@@ -91,7 +91,7 @@ async fn statuses(x: &mut Exchange<'_>) -> io::Result<()> {
         b"/number" => {
             let parsed =
                 "x".parse::<u8>().map_err(|error| StatusCode::BAD_REQUEST.because(error).with_message("No digit"));
-            x.answer(StatusCode::OK, "text/plain", [parsed?]).await
+            x.answer(StatusCode::OK, "text/plain", [parsed?])
         }
         b"/begun" => {
             x.respond(StatusCode::OK)?.send()?;
@@ -103,7 +103,7 @@ async fn statuses(x: &mut Exchange<'_>) -> io::Result<()> {
             x.flush().await?;
             Err(StatusCode::CONFLICT.because("it is too late").into())
         }
-        _ => x.answer(StatusCode::OK, "text/plain", "fine").await,
+        _ => x.answer(StatusCode::OK, "text/plain", "fine"),
     }
 }
 
@@ -204,7 +204,7 @@ fn a_shutdown_waits_for_the_handler_in_progress() {
             Box::pin(async move {
                 tell.send(()).unwrap();
                 gone.recv().await.unwrap();
-                x.answer(StatusCode::OK, "text/plain", "in progress").await
+                x.answer(StatusCode::OK, "text/plain", "in progress")
             })
         })
     });
@@ -229,7 +229,7 @@ fn a_handler_runs_to_its_end_after_its_response() {
         handler_fn(move |x| {
             let (tell, gone) = (tell.clone(), gone.clone());
             Box::pin(async move {
-                x.answer(StatusCode::OK, "text/plain", x.path()).await?;
+                x.answer(StatusCode::OK, "text/plain", x.path())?;
                 gone.recv().await.unwrap();
                 tell.send(x.path().to_vec()).unwrap();
                 Ok(())

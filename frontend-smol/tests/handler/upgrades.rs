@@ -12,7 +12,7 @@ async fn parrot(x: &mut Exchange<'_>) -> std::io::Result<()> {
     let refused = x.upgrade("cat", &[]).await.unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
     if x.field("Upgrade").is_none() {
-        return x.error(StatusCode::new(426).unwrap(), None, None).await;
+        return x.error(StatusCode::new(426).unwrap(), None, None);
     }
     let mut upgraded = x.upgrade("parrot", &[("X-Bird", "grey")]).await?;
     assert!(x.respond(StatusCode::OK).is_err(), "the exchange is over");
