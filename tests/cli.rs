@@ -1,15 +1,16 @@
 //! The command line: usage, errors, exit codes, the banner.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use testkit::process::Process;
 use testkit::server::program;
 use testkit::{Client, Runtime, Server, TIMEOUT, Tree, eventually};
@@ -701,6 +702,94 @@ fn only_a_unix_socket_that_was_left_behind_is_replaced() {
         system_error(&[&arguments[..], &["-b", &other]].concat(), &other);
         system_error(&[&arguments[..], &["-b", "192.0.2.1", "0"]].concat(), "192.0.2.1");
         assert!(!socket.exists(), "{runtime:?}");
+    }
+}
+
+/// Starts the command as systemd does, with these descriptors as 3 and 4.
+fn activate(descriptors: Vec<OwnedFd>, pid: &str, arguments: &[&str]) -> Child {
+    let count = descriptors.len();
+    let script = format!("exec 3<&0 4>&1 </dev/null >&2; LISTEN_FDS={count} LISTEN_PID={pid} exec \"$0\" \"$@\"");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, program()]).args(arguments).stderr(Stdio::piped());
+    let mut descriptors = descriptors.into_iter();
+    command.stdin(descriptors.next().expect("one at least"));
+    command.stdout(descriptors.next().map_or_else(Stdio::null, Stdio::from));
+    command.spawn().expect("a shell")
+}
+
+/// Sockets that systemd has opened are served, instead of those that are the default, and in addition to `--bind`.
+#[test]
+fn sockets_from_systemd() {
+    let (tree, sockets) = (Tree::plain(), Tree::new());
+    for runtime in Runtime::ALL {
+        let socket = sockets.path("s");
+        let (tcp, unix) =
+            (TcpListener::bind("127.0.0.1:0").expect("a port"), UnixListener::bind(&socket).expect("new"));
+        let address = tcp.local_addr().expect("bound");
+        let other = sockets.path("other");
+        let bind = format!("unix:{}", other.display());
+        let arguments = ["--runtime", runtime.name(), "-d", path(&tree), "-b", &bind];
+        let mut server = activate(vec![tcp.into(), unix.into()], "$$", &arguments);
+        let mut lines = BufReader::new(server.stderr.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+        let port = address.port();
+        for expected in [
+            format!("Serving HTTP on 127.0.0.1 port {port} (http://127.0.0.1:{port}/) ..."),
+            format!("Serving HTTP on unix:{} ...", socket.display()),
+            format!("Serving HTTP on {bind} ..."),
+        ] {
+            assert_eq!(lines.next(), Some(expected), "{runtime:?}");
+        }
+        assert_eq!(Client::connect(address).get("/a.txt").body, b"alpha\n");
+        for socket in [&socket, &other] {
+            assert!(get_over_unix(socket).ends_with("\r\n\r\nalpha\n"), "{runtime:?}");
+        }
+        kill_process(Pid::from_child(&server), Signal::TERM).expect("it runs");
+        assert_eq!(server.wait().expect("a status").code(), Some(0), "{runtime:?}");
+        assert!(socket.exists() && !other.exists(), "who has made a file removes it");
+        fs::remove_file(&socket).expect("it is there");
+    }
+}
+
+/// What is no listening socket is named, and what is for another process is left alone.
+#[test]
+fn wrong_sockets_from_systemd() {
+    let tree = Tree::plain();
+    let (accepted, _other) = UnixStream::pair().expect("a pair");
+    let file = File::open("/dev/null").expect("a file");
+    let tcp = || TcpListener::bind("127.0.0.1:0").expect("a port");
+    for (descriptors, expected) in [
+        (
+            vec![OwnedFd::from(accepted)],
+            "cannot listen on socket 1 of 1 in LISTEN_FDS: it is not a socket that listens",
+        ),
+        (vec![tcp().into(), file.into()], "cannot listen on socket 2 of 2 in LISTEN_FDS: fd 4 is not a socket"),
+    ] {
+        let server = activate(descriptors, "$$", &["-d", path(&tree)]);
+        let output = server.wait_with_output().expect("a status");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+    let inherited = tcp();
+    let port = inherited.local_addr().expect("bound").port();
+    let mut server = activate(vec![inherited.into()], "1", &["-d", path(&tree), "-b", "127.0.0.1", "0"]);
+    let mut banner = String::new();
+    BufReader::new(server.stderr.take().expect("a pipe")).read_line(&mut banner).expect("a banner");
+    kill_process(Pid::from_child(&server), Signal::TERM).expect("it runs");
+    assert_eq!(server.wait().expect("a status").code(), Some(0));
+    assert!(banner.starts_with("Serving HTTP on 127.0.0.1 port ") && !banner.contains(&port.to_string()), "{banner}");
+}
+
+/// An address that cannot be listened on is named.
+#[test]
+fn an_address_in_use() {
+    let tree = Tree::plain();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound");
+    for runtime in Runtime::ALL {
+        let port = address.port().to_string();
+        let arguments = ["--runtime", runtime.name(), "-d", path(&tree), "-b", "127.0.0.1", &port];
+        system_error(&arguments, &format!("cannot listen on {address}: Address already in use"));
     }
 }
 

@@ -52,7 +52,7 @@ pub async fn poll(x: &mut Exchange<'_>, news: Arc<News>) -> io::Result<()> {
         None
     };
     match or(async { next.recv().await.ok() }, ends).await {
-        Some(number) => x.answer(StatusCode::OK, "text/plain", format!("{number}\n")).await,
+        Some(number) => x.answer(StatusCode::OK, "text/plain", format!("{number}\n")),
         None => x.respond(StatusCode::NO_CONTENT)?.send(),
     }
 }

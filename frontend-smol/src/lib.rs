@@ -128,7 +128,8 @@ impl Server {
     /// Port 0 selects a free one. Connections wait in the queue of the system until [`run`](Server::run).
     ///
     /// # Errors
-    /// Errors of the system, such as an address in use, or a name that does not resolve.
+    /// Errors of the system, such as an address in use, which name the address (`cannot listen on [::1]:80: Permission
+    /// denied`), or a name that does not resolve.
     pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
         let mut listeners = sanserve_os::bind_all(&sanserve_os::addresses_of(address)?)?;
         let mut server = Server::from_listener(listeners.remove(0), site)?;

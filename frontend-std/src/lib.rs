@@ -128,7 +128,8 @@ impl Server {
     /// only listens on the first address.
     ///
     /// # Errors
-    /// Errors of the system, such as an address in use, or a name that does not resolve.
+    /// Errors of the system, such as an address in use, which name the address (`cannot listen on [::1]:80: Permission
+    /// denied`), or a name that does not resolve.
     pub fn bind(address: impl ToSocketAddrs, site: Site) -> io::Result<Server> {
         let mut listeners = sanserve_os::bind_all(&sanserve_os::addresses_of(address)?)?.into_iter();
         let first = listeners.next().ok_or(io::ErrorKind::InvalidInput)?;

@@ -1,5 +1,6 @@
 //! Listening sockets: resolving, binding, accepting, and limits of descriptors.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::OnceLock;
@@ -73,7 +74,8 @@ const PORTS: usize = 16;
 /// left.
 ///
 /// # Errors
-/// Errors of the system, such as an address in use; [`io::ErrorKind::InvalidInput`] if there is no address.
+/// Errors of the system, such as an address in use, which name the address: `cannot listen on [::1]:80: Permission
+/// denied`. [`io::ErrorKind::InvalidInput`] if there is no address.
 pub fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
     bind_on_one_port(addresses, |address| bind(address, false), TcpListener::local_addr)
 }
@@ -101,8 +103,8 @@ fn bind_on_one_port<T>(
             }
             match bind(address) {
                 Ok(bound) => listeners.push(bound),
-                Err(error) if is_missing(&error) => missing = error,
-                Err(error) => return Err(error),
+                Err(error) if is_missing(&error) => missing = cannot_listen(address, &error),
+                Err(error) => return Err(cannot_listen(address, &error)),
             }
         }
         if listeners.is_empty() { Err(missing) } else { Ok(listeners) }
@@ -115,6 +117,13 @@ fn bind_on_one_port<T>(
             bound => return bound,
         }
     }
+}
+
+/// The error of an address that cannot be bound, with its kind.
+pub(crate) fn cannot_listen(address: impl fmt::Display, error: &io::Error) -> io::Error {
+    let text = error.to_string();
+    let plain = text.split(" (os error ").next().unwrap_or(&text);
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {plain}"))
 }
 
 /// Whether an address cannot be bound because this machine does not have it.

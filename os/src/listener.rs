@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketAddrUnix};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType, sockopt};
 use sanserve_core::Peer;
 
 use crate::listen::{self, BACKLOG};
@@ -118,6 +118,43 @@ impl From<UnixListener> for Listener {
     }
 }
 
+/// A socket that another process has opened, such as systemd or a supervisor. It is closed in programs that this one
+/// executes.
+///
+/// ```
+/// use std::os::fd::OwnedFd;
+/// use sanserve_os::Listener;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let inherited = OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0")?);
+/// assert!(Listener::try_from(inherited)?.address().to_ip().is_some());
+///
+/// let file = OwnedFd::from(std::fs::File::open("/dev/null")?);
+/// assert!(Listener::try_from(file).is_err());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] if it is not a TCP or Unix socket that listens; the descriptor is closed.
+impl TryFrom<OwnedFd> for Listener {
+    type Error = io::Error;
+
+    fn try_from(fd: OwnedFd) -> io::Result<Listener> {
+        let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+        let kind = sockopt::socket_type(&fd).map_err(|_| invalid("it is not a socket"))?;
+        if kind != SocketType::STREAM || !sockopt::socket_acceptconn(&fd)? {
+            return Err(invalid("it is not a socket that listens"));
+        }
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        match net::getsockname(&fd)?.address_family() {
+            AddressFamily::INET | AddressFamily::INET6 => Ok(TcpListener::from(fd).into()),
+            AddressFamily::UNIX => Ok(UnixListener::from(fd).into()),
+            _ => Err(invalid("it is neither a TCP nor a Unix socket")),
+        }
+    }
+}
+
 impl Listener {
     /// Listens on a Unix socket at `path`, with the permissions that the umask leaves; usually, only the same user
     /// may connect. The file is removed when the listener, and all of its [clones](Self::try_clone), are dropped.
@@ -126,7 +163,7 @@ impl Listener {
     /// No other file is ever removed.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AddrInUse`] if a process listens on the socket, [`io::ErrorKind::AlreadyExists`] if the path
+    /// They name the path. [`io::ErrorKind::AddrInUse`] if a process listens on the socket, [`io::ErrorKind::AlreadyExists`] if the path
     /// is not a socket, [`io::ErrorKind::InvalidInput`] if it is too long (more than 107 bytes on Linux), and others of
     /// the system.
     pub fn unix(path: impl AsRef<Path>) -> io::Result<Listener> {
@@ -370,6 +407,10 @@ fn socket_at(path: &Path) -> io::Result<Option<(u64, u64)>> {
 const MAX_PATH: usize = 107;
 
 fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
+    try_bind_unix(path, mode).map_err(|error| listen::cannot_listen(format_args!("unix:{}", path.display()), &error))
+}
+
+fn try_bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
     let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "the path of a Unix socket is too long");
     let address = SocketAddrUnix::new(path).map_err(|_| too_long())?;
     // Linux also binds a path without room for the final NUL, but most clients cannot connect to it.

@@ -5,6 +5,7 @@ use std::env;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::os::unix::process::CommandExt;
@@ -69,7 +70,8 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
         certificates: None,
         redirect: None,
     };
-    let addresses = Addresses::of(&flags)?;
+    let inherited = inherited()?;
+    let addresses = Addresses::of(&flags, inherited.is_empty())?;
     let ips: Vec<IpAddr> = addresses.ip.iter().map(SocketAddr::ip).collect();
     let https = match &flags.tls {
         Some(tls) => {
@@ -91,7 +93,8 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
         }
     };
     // On mio, each Unix socket has a worker of its own.
-    let workers = workers + addresses.unix.len() + flags.tls.iter().filter_map(|tls| tls.redirect).count();
+    let workers = workers + inherited.len() + addresses.unix.len();
+    let workers = workers + flags.tls.iter().filter_map(|tls| tls.redirect).count();
     // With HTTPS, one thread renews or reloads certificates.
     let threads = workers + MIN_THREADS + usize::from(flags.tls.is_some());
     let descriptors = workers * DESCRIPTORS_PER_WORKER + MIN_DESCRIPTORS;
@@ -107,13 +110,13 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     // The servers of the runtimes have the same methods, and no trait.
     macro_rules! serve_with {
         ($server:ty) => {{
-            let mut unix = addresses.listen_unix(flags.socket_mode)?.into_iter();
-            let first = if addresses.ip.is_empty() { unix.next() } else { None };
+            let mut others = inherited.into_iter().chain(addresses.listen_unix(flags.socket_mode)?);
+            let first = if addresses.ip.is_empty() { others.next() } else { None };
             let server = match first {
                 Some(listener) => <$server>::from_listener(listener, site),
                 None => <$server>::bind(&addresses.ip[..], site),
             };
-            let mut server = unix.fold(server.map_err(|error| addresses.refuse(&error))?, <$server>::listen);
+            let mut server = others.fold(server.map_err(|error| addresses.refuse(&error))?, <$server>::listen);
             addresses.check(&server.addresses()[..])?;
             if let Some(workers) = flags.workers {
                 server = server.workers(workers);
@@ -156,6 +159,28 @@ pub(crate) fn serve(flags: Flags) -> Result<(), Refusal> {
     outcome.map_err(|error| Refusal(format!("the server failed: {}", plain(&error))))
 }
 
+/// The sockets that systemd, or whatever has started this process, has opened for it: `LISTEN_FDS` of them, from
+/// descriptor 3 on, if `LISTEN_PID` is this process.
+fn inherited() -> Result<Vec<Listener>, Refusal> {
+    let mut fds = listenfd::ListenFd::from_env();
+    let mut listeners = Vec::new();
+    let count = fds.len();
+    for at in 0..count {
+        let refuse = |error: io::Error| {
+            let what = format!("cannot listen on socket {} of {count} in LISTEN_FDS", at + 1);
+            Refusal(format!("{what}: {}", plain(&error)))
+        };
+        let fd = match fds.take_tcp_listener(at) {
+            Ok(listener) => listener.map(OwnedFd::from),
+            Err(_) => fds.take_unix_listener(at).map_err(refuse)?.map(OwnedFd::from),
+        };
+        if let Some(fd) = fd {
+            listeners.push(Listener::try_from(fd).map_err(refuse)?);
+        }
+    }
+    Ok(listeners)
+}
+
 /// Where to listen.
 struct Addresses {
     port: u16,
@@ -168,8 +193,8 @@ struct Addresses {
 }
 
 impl Addresses {
-    /// Looks up the hosts.
-    fn of(flags: &Flags) -> Result<Addresses, Refusal> {
+    /// Looks up the hosts. `by_default`: without one, it listens on all interfaces.
+    fn of(flags: &Flags, by_default: bool) -> Result<Addresses, Refusal> {
         let mut addresses = Addresses { port: flags.port, hosts: Vec::new(), ip: Vec::new(), unix: Vec::new() };
         for bind in &flags.bind {
             match bind {
@@ -177,7 +202,7 @@ impl Addresses {
                 Bind::Host(host) => addresses.add_host(Some(host))?,
             }
         }
-        if flags.bind.is_empty() {
+        if flags.bind.is_empty() && by_default {
             addresses.add_host(None)?;
         }
         Ok(addresses)
@@ -202,8 +227,7 @@ impl Addresses {
                 Some(mode) => Listener::unix_with_mode(path, mode),
                 None => Listener::unix(path),
             };
-            let shown = path.display();
-            listener.map_err(|error| Refusal(format!("cannot listen on unix:{shown}: {}", plain(&error))))
+            listener.map_err(|error| Refusal(error.to_string()))
         };
         self.unix.iter().map(listen).collect()
     }
@@ -219,6 +243,10 @@ impl Addresses {
 
     /// Why not all of the hosts can be listened on.
     fn refuse(&self, error: &io::Error) -> Refusal {
+        if error.get_ref().is_some() {
+            // It says so, and which address it was.
+            return Refusal(error.to_string());
+        }
         let hosts: Vec<&str> = self.hosts.iter().map(|(host, _)| host.as_str()).collect();
         self.refuse_host(&hosts.join(", "), error)
     }
