@@ -117,7 +117,7 @@ fn a_range_of_a_large_file_costs_the_same() {
 fn a_missing_file_costs_one_open() {
     /// Requests that arrive together: the name of the root is looked up once per some milliseconds, not for each of
     /// them.
-    const TOGETHER: usize = 32;
+    const TOGETHER: usize = 20;
     let missing = |client: &mut Client, _: &Server| {
         let kinds = ["GET /none", "HEAD /none", "GET /none/", "GET /none/none"];
         let requests = kinds.map(|line| format!("{line} HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"x\"\r\n\r\n"));
