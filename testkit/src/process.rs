@@ -1,8 +1,9 @@
 //! Child processes. Their output is collected line by line.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
@@ -24,8 +25,19 @@ impl Process {
     #[track_caller]
     pub fn start(command: &mut Command) -> Process {
         allow_many_descriptors();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let started = Instant::now();
+        let mut child = loop {
+            match command.spawn() {
+                Ok(child) => break child,
+                // A program that was just written may be open for writing in a process that another test has forked and
+                // that is not a program of its own yet.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && started.elapsed() < TIMEOUT => {
+                    thread::yield_now();
+                }
+                Err(error) => panic!("cannot start {command:?}: {error}"),
+            }
+        };
         let stdout = Lines::of(child.stdout.take().expect("piped"));
         let stderr = Lines::of(child.stderr.take().expect("piped"));
         Process { child, stdout, stderr }
@@ -56,7 +68,7 @@ impl Process {
                 Some(status) => break status,
                 None => assert!(start.elapsed() < bound, "the process is still running after {bound:?}"),
             }
-            std::thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(2));
         };
         self.stdout.wait_for_end();
         self.stderr.wait_for_end();
@@ -67,7 +79,7 @@ impl Process {
     pub fn wait_within(&mut self, bound: Duration) {
         let start = Instant::now();
         while self.runs() && start.elapsed() < bound {
-            std::thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(2));
         }
     }
 
@@ -148,7 +160,7 @@ impl Lines {
     fn of(pipe: impl Read + Send + 'static) -> Lines {
         let lines = Lines(Arc::default());
         let shared = lines.clone();
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             let mut pipe = BufReader::new(pipe);
             loop {
                 let mut line = Vec::new();
