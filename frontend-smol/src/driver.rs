@@ -64,7 +64,8 @@ pub(crate) struct Driver {
 }
 
 /// Invariant: an idle connection is cheap.
-const _: () = assert!(size_of::<Driver>() <= if cfg!(feature = "tls-no-provider") { 376 } else { 368 });
+// The transport is larger if another crate turns TLS on, whatever the features of this one are.
+const _: () = assert!(size_of::<Driver>() <= 360 + size_of::<Transport>());
 
 /// The part of a lease that is kept when it is given back during an exchange.
 struct SetAside {
