@@ -66,19 +66,28 @@ fn outside(runtime: &str, settings: &str) -> TempDir {
 fn check(runtime: &str, at_least: usize, absent: &[&str]) {
     let programs = programs(&format!("sanserve_{runtime}"));
     assert!(programs.len() >= at_least, "{} programs for {runtime}", programs.len());
+    let (with_tls, plain): (Vec<_>, Vec<_>) = programs.iter().partition(|program| program.contains("::tls::"));
+    if !with_tls.is_empty() {
+        compile(&outside(runtime, ", features = [\"tls\"]"), &with_tls);
+    }
     let krate = outside(runtime, "");
+    compile(&krate, &plain);
+    let tree =
+        cargo(krate.path(), "one_dependency", &["tree", "--edges=normal,build", "--prefix=none", "--format={p}"]);
+    let names: Vec<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.contains(&&*format!("sanserve-{runtime}")), "{tree}");
+    for name in ["sanserve", "sanserve-testing", "sanserve-tls", "clap", "http"].iter().chain(absent) {
+        assert!(!names.contains(name), "{name} is compiled for {runtime}:\n{tree}");
+    }
+}
+
+/// Compiles programs in a package.
+fn compile(krate: &TempDir, programs: &[&&str]) {
     fs::create_dir_all(krate.path().join("src/bin")).expect("a directory");
     for (at, program) in programs.iter().enumerate() {
         fs::write(krate.path().join(format!("src/bin/program_{at}.rs")), program).expect("a file");
     }
     cargo(krate.path(), "one_dependency", &["check", "--quiet"]);
-    let tree =
-        cargo(krate.path(), "one_dependency", &["tree", "--edges=normal,build", "--prefix=none", "--format={p}"]);
-    let names: Vec<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert!(names.contains(&&*format!("sanserve-{runtime}")), "{tree}");
-    for name in ["sanserve", "sanserve-testing", "clap", "http"].iter().chain(absent) {
-        assert!(!names.contains(name), "{name} is compiled for {runtime}:\n{tree}");
-    }
 }
 
 /// One test, because cargo builds one thing at a time in a directory.

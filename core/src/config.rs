@@ -126,6 +126,12 @@ impl Config {
         let rules = Some(rules).filter(|rules| *rules != Rules::default());
         Config { rules: rules.map(Arc::new), ..self }
     }
+
+    /// The rules, which are for what is served as files: without those, they are not compiled in.
+    #[inline(always)]
+    pub(crate) fn applied_rules(&self) -> Option<&Rules> {
+        if cfg!(feature = "files") { self.rules.as_deref() } else { None }
+    }
 }
 
 /// What the entity tag of a file is made of (RFC 9110 section 8.8.3).

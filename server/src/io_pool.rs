@@ -11,7 +11,7 @@
 //! The pool also remembers which parts of large files were in memory a short time ago ([`IoPool::known`]), so that a
 //! file that is sent often is examined only once in a few seconds.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -81,7 +81,7 @@ pub struct IoPool {
 type Work = Box<dyn FnOnce() + Send>;
 
 /// What may be slow as one: a device, or a directory in the root, since it may be where another file system is mounted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(u64);
 
 impl Place {
@@ -106,8 +106,8 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// The places of which something is waiting or in progress.
-    places: BTreeMap<Place, Requests>,
+    /// The places of which something is waiting or in progress; there are few.
+    places: Vec<Requests>,
     next: u64,
     threads: usize,
     idle: usize,
@@ -117,10 +117,10 @@ struct State {
 }
 
 /// The requests of one place.
-#[derive(Default)]
 struct Requests {
+    place: Place,
     /// By number, so in order.
-    waiting: BTreeMap<u64, Work>,
+    waiting: VecDeque<(u64, Work)>,
     in_progress: usize,
 }
 
@@ -132,47 +132,56 @@ impl State {
     }
 
     /// The place whose request is the next to begin: of those that may, the one that has waited for longest.
-    fn next_place(&self, most: usize) -> Option<Place> {
-        let first = |(place, requests): (&Place, &Requests)| {
-            let number = requests.waiting.first_key_value().map(|(number, _)| *number)?;
-            self.may_begin(requests.in_progress, most).then_some((number, *place))
+    fn next_place(&mut self, most: usize) -> Option<&mut Requests> {
+        let may_begin = |requests: &Requests| self.may_begin(requests.in_progress, most);
+        let first = |(at, requests): (usize, &Requests)| {
+            let number = requests.waiting.front()?.0;
+            may_begin(requests).then_some((number, at))
         };
-        self.places.iter().filter_map(first).min().map(|(_, place)| place)
+        let (_, at) = self.places.iter().enumerate().filter_map(first).min()?;
+        self.places.get_mut(at)
     }
 
     /// Takes the next request, which then is in progress.
     fn begin(&mut self, most: usize) -> Option<(Place, Work)> {
-        let place = self.next_place(most)?;
-        let requests = self.places.get_mut(&place)?;
-        let (_, work) = requests.waiting.pop_first()?;
+        let requests = self.next_place(most)?;
+        let (_, work) = requests.waiting.pop_front()?;
         requests.in_progress += 1;
+        let place = requests.place;
         self.busy += 1;
         Some((place, work))
     }
 
+    fn add(&mut self, place: Place, number: u64, work: Work) {
+        match self.places.iter_mut().find(|requests| requests.place == place) {
+            Some(requests) => requests.waiting.push_back((number, work)),
+            None => self.places.push(Requests { place, waiting: VecDeque::from([(number, work)]), in_progress: 0 }),
+        }
+    }
+
     fn end(&mut self, place: Place) {
         self.busy -= 1;
-        if let Some(requests) = self.places.get_mut(&place) {
+        if let Some(requests) = self.places.iter_mut().find(|requests| requests.place == place) {
             requests.in_progress -= 1;
         }
         self.forget_unused(place);
     }
 
     fn remove(&mut self, place: Place, number: u64) -> Option<Work> {
-        let work = self.places.get_mut(&place)?.waiting.remove(&number);
+        let requests = self.places.iter_mut().find(|requests| requests.place == place)?;
+        let at = requests.waiting.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        let (_, work) = requests.waiting.remove(at)?;
         self.forget_unused(place);
-        work
+        Some(work)
     }
 
     fn forget_unused(&mut self, place: Place) {
-        if self.places.get(&place).is_some_and(|all| all.in_progress == 0 && all.waiting.is_empty()) {
-            self.places.remove(&place);
-        }
+        self.places.retain(|all| all.place != place || all.in_progress > 0 || !all.waiting.is_empty());
     }
 
     /// How many wait in places where another one may begin.
     fn ready(&self, most: usize) -> usize {
-        let ready = self.places.values().filter(|requests| self.may_begin(requests.in_progress, most));
+        let ready = self.places.iter().filter(|requests| self.may_begin(requests.in_progress, most));
         ready.map(|requests| requests.waiting.len()).sum()
     }
 }
@@ -354,7 +363,7 @@ impl Queue {
         let mut state = queue.lock();
         let number = state.next;
         state.next += 1;
-        state.places.entry(place).or_default().waiting.insert(number, work);
+        state.add(place, number, work);
         if state.idle < state.ready(queue.most) && state.threads < queue.most {
             let its = Arc::clone(queue);
             let thread = thread::Builder::new().name("sanserve-disk".into()).stack_size(STACK);
@@ -497,7 +506,7 @@ mod tests {
     }
 
     fn count_waiting(pool: &IoPool) -> usize {
-        pool.queue.lock().places.values().map(|requests| requests.waiting.len()).sum()
+        pool.queue.lock().places.iter().map(|requests| requests.waiting.len()).sum()
     }
 
     fn result<T>(pending: &mut Pending<T>) -> Option<T> {

@@ -109,7 +109,7 @@ impl ResponseBuilder<'_> {
         }
         fields(&mut head, scratch);
         let mut added = Fields::new(head.raw(), first);
-        let rules = self.cx.config.rules.as_deref().filter(|_| !own.site);
+        let rules = self.cx.config.applied_rules().filter(|_| !own.site);
         if self.exchange.asked == Asked::Request && !own.site {
             let bytes = if moved.is_empty() { input.head() } else { moved };
             let request = Request { head: parsed, bytes, peer: self.peer, secured: self.secured };

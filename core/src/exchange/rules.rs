@@ -28,7 +28,7 @@ impl ResponseBuilder<'_> {
     /// What the rules prescribe for the request.
     #[inline(always)]
     pub(crate) fn ruling(&self) -> Option<Ruling> {
-        ruling(self.cx.config.rules.as_deref()?, &self.request())
+        ruling(self.cx.config.applied_rules()?, &self.request())
     }
 
     /// Responds as the rules prescribe. The body of the request has been settled.
