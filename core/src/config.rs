@@ -97,7 +97,8 @@ settings! {
         /// begins with `/`. Requests may use other spellings of it (`/he%61lth`, `/./health`) and add a query; with a slash
         /// at the end, it is a different path. Default: none.
         health: Option<Box<str>> = None;
-        /// The rules of the site: fields, redirects, and what is served for a path that names no file. Default: none.
+        /// The rules of the site: fields, redirects, and what is served for a path that names no file. They need the
+        /// feature `files`, without which they have no effect. Default: none.
         rules: Option<Arc<Rules>> = None;
         /// Limits on sizes.
         limits with_limits: Limits = Limits::default();
